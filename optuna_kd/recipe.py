@@ -1,0 +1,426 @@
+"""Recipes: what a search finds, as frozen data that travels as JSON (or, for the base space, as one line).
+
+A `Recipe` holds a `DistillerConfig` (the sum of its `TermConfig`s) and, where the search chose it, a
+`StudentConfig`. A term is a chain of transforms, a distance, a weight and a temperature, applied to one
+kind of knowledge. Nothing here imports torch or optuna.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Scalar = str | int | float | bool | None
+Knowledge = Literal["features", "embeddings", "logits"]
+
+KNOWLEDGE_KINDS = ("features", "embeddings", "logits")
+FORMAT = "optuna_kd.recipe"
+VERSION = 1
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be read; the message says what came and what is allowed."""
+
+
+class Options(Mapping[str, Scalar]):
+    """Frozen, hashable options of an operation, e.g. ``Options(ratio=0.5)``."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, values: Mapping[str, Scalar] | None = None, /, **more: Scalar) -> None:
+        self._items = tuple(sorted({**(values or {}), **more}.items()))
+
+    def __getitem__(self, key: str) -> Scalar:
+        return dict(self._items)[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key, _ in self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return hash(self._items)
+
+    def __repr__(self) -> str:
+        return f"Options({', '.join(f'{key}={value!r}' for key, value in self._items)})"
+
+
+@dataclass(frozen=True)
+class OpConfig:
+    """One operation (a transform or a distance) by its registered name, with its options."""
+
+    name: str
+    options: Options = field(default_factory=Options)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.options, Options):
+            object.__setattr__(self, "options", Options(self.options))
+
+    def to_dict(self) -> dict[str, Scalar]:
+        """Flat JSON form: ``{"name": "mask", "ratio": 0.5}``."""
+        return {"name": self.name, **self.options}
+
+    @classmethod
+    def from_dict(cls, data: str | Mapping[str, Scalar]) -> OpConfig:
+        """Read the flat form, or a bare name."""
+        if isinstance(data, str):
+            return cls(data)
+        if not isinstance(data, Mapping) or not isinstance(data.get("name"), str):
+            raise RecipeError(f'An operation is a name or {{"name": ..., option: value}}; got {data!r}.')
+        return cls(str(data["name"]), Options({key: value for key, value in data.items() if key != "name"}))
+
+
+@dataclass(frozen=True)
+class TermConfig:
+    """One distillation term: weight · distance(transforms(knowledge)).
+
+    Args:
+        knowledge: `"features"` (maps [N, C, H, W]), `"embeddings"` ([N, D], pooled maps) or `"logits"`
+            ([N, K]).
+        distance: Name or `OpConfig` of a registered distance.
+        weight: Factor of the term beside the cross-entropy, which always has weight 1; finite, >= 0.
+        transforms: Chain of registered transforms in the order in which they are applied. Identity steps
+            are left out: `none` is not stored.
+        temperature: τ of distances that soften their input (KL, Pearson); > 0.
+        layer: Index of the tapped pair of layers, for maps and embeddings; -1 is the last.
+
+    Raises:
+        RecipeError: For an unknown kind of knowledge, a weight or a temperature out of range.
+    """
+
+    knowledge: Knowledge
+    distance: OpConfig
+    weight: float = 1.0
+    transforms: tuple[OpConfig, ...] = ()
+    temperature: float = 1.0
+    layer: int = -1
+
+    def __post_init__(self) -> None:
+        if self.knowledge not in KNOWLEDGE_KINDS:
+            raise RecipeError(f"Unknown knowledge {self.knowledge!r}. Known: {', '.join(KNOWLEDGE_KINDS)}.")
+        if isinstance(self.distance, str):
+            object.__setattr__(self, "distance", OpConfig(self.distance))
+        operations = (OpConfig(op) if isinstance(op, str) else op for op in self.transforms)
+        object.__setattr__(self, "transforms", tuple(op for op in operations if op.name != "none"))
+        for name, value, allowed in (
+            ("weight", self.weight, self.weight >= 0),
+            ("temperature", self.temperature, self.temperature > 0),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not allowed:
+                bound = ">= 0" if name == "weight" else "> 0"
+                raise RecipeError(
+                    f"The {name} of a {self.knowledge} term must be a finite number {bound}; got {value!r}."
+                )
+            object.__setattr__(self, name, float(value))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            "knowledge": self.knowledge,
+            "transforms": [op.to_dict() for op in self.transforms],
+            "distance": self.distance.to_dict(),
+            "weight": self.weight,
+            "temperature": self.temperature,
+            "layer": self.layer,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TermConfig:
+        """Read the JSON form."""
+        _check_keys(cls, data, required=("knowledge", "distance"))
+        converted = dict(data)
+        converted["distance"] = OpConfig.from_dict(data["distance"])
+        converted["transforms"] = tuple(OpConfig.from_dict(op) for op in data.get("transforms", ()))
+        return cls(**converted)
+
+
+@dataclass(frozen=True)
+class DistillerConfig:
+    """A distiller: the sum of its terms, and how their weights move over the training.
+
+    Args:
+        terms: The distillation terms; none of them means training on the labels alone.
+        warmup: Share of the training over which all term weights rise linearly from 0; in [0, 1).
+        stop: Share of the training after which all term weights are 0 (ESKD); in (0, 1].
+        teacher_batchnorm: `"eval"` uses the teacher's running statistics, `"train"` those of the batch
+            (the running statistics are never changed).
+        normalise: `"none"`, or `"initial"`: each term is scaled to a unit gradient at the first step.
+    """
+
+    terms: tuple[TermConfig, ...] = ()
+    warmup: float = 0.0
+    stop: float = 1.0
+    teacher_batchnorm: Literal["eval", "train"] = "eval"
+    normalise: Literal["none", "initial"] = "none"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "terms", tuple(self.terms))
+        if not 0 <= self.warmup < 1:
+            raise RecipeError(f"warmup is a share of the training in [0, 1); got {self.warmup!r}.")
+        if not 0 < self.stop <= 1:
+            raise RecipeError(f"stop is a share of the training in (0, 1]; got {self.stop!r}.")
+        if self.teacher_batchnorm not in ("eval", "train"):
+            raise RecipeError(f"teacher_batchnorm is 'eval' or 'train'; got {self.teacher_batchnorm!r}.")
+        if self.normalise not in ("none", "initial"):
+            raise RecipeError(f"normalise is 'none' or 'initial'; got {self.normalise!r}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {**_plain_fields(self), "terms": [term.to_dict() for term in self.terms]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> DistillerConfig:
+        """Read the JSON form."""
+        _check_keys(cls, data, required=("terms",))
+        return cls(**{**data, "terms": tuple(TermConfig.from_dict(term) for term in data["terms"])})
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """The student by its registered model name, with the options that were searched (none in Auto-KD)."""
+
+    name: str
+    options: Options = field(default_factory=Options)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.options, Options):
+            object.__setattr__(self, "options", Options(self.options))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {"name": self.name, "options": dict(self.options)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> StudentConfig:
+        """Read the JSON form."""
+        _check_keys(cls, data, required=("name",))
+        return cls(data["name"], Options(data.get("options", {})))
+
+
+@dataclass(frozen=True)
+class ProxyConfig:
+    """The cheap training that scores a recipe.
+
+    Args:
+        epochs: Length of an unpruned proxy, in epochs of the subset.
+        rungs: Epochs at which the reward is reported and a trial may be stopped; rising, the last one is
+            `epochs`. Empty: thirds of a doubling ladder, (epochs/4, epochs/2, epochs) where that is whole.
+        subset: Share of the training data (or of the classes) a proxy sees; in (0, 1].
+        subset_by: `"images"`: a stratified share of all classes; `"classes"`: all images of a share of them.
+    """
+
+    epochs: int = 12
+    rungs: tuple[int, ...] = ()
+    subset: float = 1.0
+    subset_by: Literal["images", "classes"] = "images"
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ValueError(f"A proxy needs at least 1 epoch; got {self.epochs!r}.")
+        rungs = tuple(self.rungs) or tuple(
+            sorted({max(1, round(self.epochs / 4)), max(1, round(self.epochs / 2)), self.epochs})
+        )
+        if list(rungs) != sorted(set(rungs)) or rungs[0] < 1 or rungs[-1] != self.epochs:
+            raise ValueError(f"rungs rise from >= 1 to the number of epochs ({self.epochs}); got {rungs!r}.")
+        object.__setattr__(self, "rungs", rungs)
+        if not 0 < self.subset <= 1:
+            raise ValueError(f"subset is a share in (0, 1]; got {self.subset!r}.")
+        if self.subset_by not in ("images", "classes"):
+            raise ValueError(f"subset_by is 'images' or 'classes'; got {self.subset_by!r}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {**_plain_fields(self), "rungs": list(self.rungs)}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a search finds, frozen.
+
+    Example:
+        >>> recipe = Recipe.from_string("attention>multiscale>channel|kl*5 + pearson@4*1")
+        >>> recipe == Recipe.from_json(recipe.to_json())
+        True
+        >>> str(recipe)
+        'attention>multiscale>channel|kl*5 + pearson@4*1'
+    """
+
+    distiller: DistillerConfig = field(default_factory=DistillerConfig)
+    student: StudentConfig | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form, with its format and version."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "distiller": self.distiller.to_dict(),
+            "student": self.student.to_dict() if self.student else None,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
+        """Read the JSON form.
+
+        Raises:
+            RecipeError: If it is no recipe, or a recipe of another version.
+        """
+        if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+            raise RecipeError(f'This is not a recipe: it needs "format": "{FORMAT}".')
+        if data.get("version") != VERSION:
+            raise RecipeError(
+                f"This recipe has version {data.get('version')!r}; this optuna_kd reads version {VERSION}. "
+                "Run the optuna_kd that wrote it, or search again."
+            )
+        unknown = set(data) - {"format", "version", "distiller", "student"}
+        if unknown or "distiller" not in data:
+            raise RecipeError(
+                f"A recipe has the keys distiller and student; got unknown {sorted(unknown)}."
+                if unknown
+                else "A recipe needs the key 'distiller'."
+            )
+        student = data.get("student")
+        return cls(
+            DistillerConfig.from_dict(data["distiller"]),
+            StudentConfig.from_dict(student) if student is not None else None,
+        )
+
+    def to_json(self, *, indent: int | None = 2) -> str:
+        """JSON text."""
+        return json.dumps(self.to_dict(), indent=indent)
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """Read JSON text; a `RecipeError` says what is wrong with it."""
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise RecipeError(f"This is not JSON: {error}.") from None
+        return cls.from_dict(data)
+
+    def save(self, path: str | Path) -> None:
+        """Write the JSON form to a file."""
+        Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Read a recipe file written by `save`."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"Cannot read the recipe {str(path)!r}: {error}.") from None
+        try:
+            return cls.from_json(text)
+        except RecipeError as error:
+            raise RecipeError(f"{path}: {error}") from None
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits that name this recipe."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+    @classmethod
+    def from_string(cls, text: str) -> Recipe:
+        """Read the one-line form of the base space: ``chain|distance*weight + distance@temperature*weight``.
+
+        The first part distils feature maps, the second logits; either may be missing, and ``labels`` is the
+        recipe without any term. ``none`` stands for a chain without transforms.
+
+        Raises:
+            RecipeError: If the text does not have this form.
+        """
+        terms: list[TermConfig] = []
+        if text.strip() != "labels":
+            for part in text.split(" + ") if " + " in text else [text]:
+                terms.append(_parse_term(part.strip(), text))
+        return cls(DistillerConfig(tuple(terms)))
+
+    def __str__(self) -> str:
+        """Give the one-line form where there is one, else compact JSON."""
+        try:
+            return self.to_string()
+        except RecipeError:
+            return self.to_json(indent=None)
+
+    def to_string(self) -> str:
+        """Give the one-line form.
+
+        Raises:
+            RecipeError: If the recipe uses what that form cannot say (options, embeddings, schedules).
+        """
+        if self.student is None and dataclasses.replace(self.distiller, terms=()) == DistillerConfig():
+            text = " + ".join(filter(None, map(_format_term, self.distiller.terms))) or "labels"
+            if Recipe.from_string(text) == self:
+                return text
+        raise RecipeError("Only recipes of the base space have a one-line form; use to_json().")
+
+
+def canonical(recipe: Recipe) -> Recipe:
+    """Map recipes that train alike to one of them, so that repeats are recognised.
+
+    `local` patches without `sample` or `channel` after them change nothing for `l2` and `kl`: the same
+    numbers are averaged in another order. 9,600 of the 10,368 recipes of the base space are distinct.
+    (At sizes that the patch number does not divide, `local` also crops the border; that is not told apart.)
+    """
+    terms = tuple(
+        dataclasses.replace(term, transforms=tuple(op for op in term.transforms if op.name != "local"))
+        if term.knowledge == "features"
+        and term.distance.name in ("l2", "kl")
+        and not any(op.name in ("sample", "channel") for op in term.transforms)
+        else term
+        for term in recipe.distiller.terms
+    )
+    return dataclasses.replace(recipe, distiller=dataclasses.replace(recipe.distiller, terms=terms))
+
+
+_FEATURE_TERM = re.compile(r"(?P<chain>[^|@*\s]+)\|(?P<distance>\w+)\*(?P<weight>[^@*\s]+)")
+_LOGIT_TERM = re.compile(r"(?P<distance>\w+)@(?P<temperature>[^@*\s]+)\*(?P<weight>[^@*\s]+)")
+
+
+def _parse_term(part: str, whole: str) -> TermConfig:
+    try:
+        if match := _FEATURE_TERM.fullmatch(part):
+            chain = tuple(OpConfig(name) for name in match["chain"].split(">"))
+            return TermConfig("features", OpConfig(match["distance"]), float(match["weight"]), chain)
+        if match := _LOGIT_TERM.fullmatch(part):
+            return TermConfig(
+                "logits",
+                OpConfig(match["distance"]),
+                float(match["weight"]),
+                temperature=float(match["temperature"]),
+            )
+    except ValueError as error:
+        raise RecipeError(f"Cannot read {part!r} in {whole!r}: {error}") from None
+    raise RecipeError(
+        f"Cannot read {part!r} in {whole!r}. A recipe reads like "
+        "'attention>multiscale>channel|kl*5 + pearson@4*1' (features | distance * weight + "
+        "distance @ temperature * weight), or 'labels'."
+    )
+
+
+def _format_term(term: TermConfig) -> str:
+    if term.knowledge == "logits":
+        return f"{term.distance.name}@{term.temperature:.12g}*{term.weight:.12g}"
+    chain = ">".join(op.name for op in term.transforms) or "none"
+    return f"{chain}|{term.distance.name}*{term.weight:.12g}"
+
+
+def _plain_fields(config: Any) -> dict[str, Any]:
+    return {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
+
+
+def _check_keys(cls: type, data: Mapping[str, Any], required: tuple[str, ...]) -> None:
+    if not isinstance(data, Mapping):
+        raise RecipeError(f"A {cls.__name__} is a JSON object; got {data!r}.")
+    known = {item.name for item in dataclasses.fields(cls)}
+    unknown, missing = sorted(set(data) - known), sorted(set(required) - set(data))
+    if unknown or missing:
+        problem = f"unknown keys {unknown}" if unknown else f"missing keys {missing}"
+        raise RecipeError(f"A {cls.__name__} has {problem}; known: {', '.join(sorted(known))}.")
