@@ -1,0 +1,154 @@
+"""Monte Carlo tree search over any define-by-run Optuna space (Auto-KD, section 2.2).
+
+One trial is one iteration of the search, spread over the trial's life:
+
+1. selection: while parameters are suggested, walk down the tree of earlier trials by the selection rule;
+2. expansion: the rule enters a child that no trial has visited;
+3. simulation: every later parameter is uniform, the objective trains and scores the trial;
+4. backpropagation: once finished, the trial's reward counts for every node on its path.
+"""
+
+from __future__ import annotations
+
+import operator
+import secrets
+import threading
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from optuna_kd.samplers.domains import Domain, domain_of
+from optuna_kd.samplers.selection import SelectionRule, resolve_rule
+from optuna_kd.samplers.tree import path_of
+from optuna_kd.samplers.view import StudyView
+from optuna_kd.samplers.visits import Visits, open_children
+from optuna_kd.seeds import derive_seed
+
+_REFINE_AFTER = 4  # visits of an interval before it is searched by halves
+_MAX_VIEWS = 4  # studies that one sampler remembers at a time
+
+
+class MCTSSampler(BaseSampler):
+    """Sampler that treats a search space as a tree and walks it by upper confidence bounds (Auto-KD, eq. 2).
+
+    Categorical parameters branch into their choices, short integer ranges and grids into their values, longer
+    and continuous ranges into intervals (in log space where asked for); an interval visited often is searched
+    by halves. Conditional parameters need no declaration: the tree follows what the objective suggests.
+
+    All state comes from the study's storage: any process that opens the study goes on where the last one
+    stopped, and each draw depends only on the seed, the trial number and the parameter's name. Parallel
+    workers may share a seed; unfinished trials count as visits that earned what their branch earns on
+    average (as in WU-UCT, Liu et al. 2020), so that workers spread. Failed and pruned trials count too;
+    see `optuna_kd.samplers.evidence`.
+
+    As long as a choice has children below which something is untried, the others are not entered: in a space
+    of choices and short ranges no combination is repeated before all that are known have been tried.
+
+    Args:
+        seed: Seed of all draws. None: a random one, drawn when the sampler is made.
+        selection: Name of a registered selection rule, or a rule, e.g. ``UCT(exploration=1.0)``.
+
+    Raises:
+        UnknownNameError: For an unknown name of a rule.
+        ValueError: When used in a study with several objectives.
+
+    Example:
+        >>> import optuna
+        >>> def objective(trial):
+        ...     if trial.suggest_categorical("distance", ["kl", "l2"]) == "kl":
+        ...         return trial.suggest_float("temperature", 1, 8, log=True)
+        ...     return 0.0
+        >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
+        >>> study = optuna.create_study(direction="maximize", sampler=MCTSSampler(seed=0))
+        >>> study.optimize(objective, n_trials=20)
+        >>> study.best_params["distance"]
+        'kl'
+    """
+
+    def __init__(self, seed: int | None = None, *, selection: str | SelectionRule = "uct") -> None:
+        self._fixed_seed = None if seed is None else operator.index(seed)
+        self._seed = secrets.randbits(63) if self._fixed_seed is None else self._fixed_seed
+        self._rule = resolve_rule(selection)
+        self._views: dict[str, StudyView] = {}
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_views": {}, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+    def reseed_rng(self) -> None:
+        """Draw a new seed, unless one was given.
+
+        Optuna calls this so that parallel workers do not repeat each other. With a given seed they do not
+        anyhow, for no two trials share a number, and the seed keeps its meaning.
+        """
+        if self._fixed_seed is None:
+            self._seed = secrets.randbits(63)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return nothing: every parameter is chosen when it is suggested, as the tree goes."""
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return nothing; raises ValueError in a study with several objectives."""
+        _check_single_objective(study)
+        return {}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Choose the value of one parameter, given those that the trial already has."""
+        _check_single_objective(study)
+        domain = domain_of(param_distribution)
+        rng = np.random.default_rng(derive_seed(self._seed, trial.number, f"mcts/{param_name}"))
+        if param_distribution.single():
+            internal = domain.draw(domain.cell(None), rng)
+        else:
+            with self._lock:
+                view = self._refreshed_view(study, trial)
+                internal = self._choose(view, trial, param_name, domain, rng)
+        return param_distribution.to_external_repr(internal)
+
+    def _refreshed_view(self, study: Study, trial: FrozenTrial) -> StudyView:
+        name = study.study_name
+        view = self._views.pop(name, None) or StudyView()
+        self._views[name] = view  # last, so that the first is the longest unused
+        if len(self._views) > _MAX_VIEWS:
+            del self._views[next(iter(self._views))]
+        view.refresh(study, trial)
+        return view
+
+    def _choose(
+        self, view: StudyView, trial: FrozenTrial, name: str, domain: Domain, rng: np.random.Generator
+    ) -> float:
+        path = path_of(trial)
+        finished = view.finished.split_at(path, name, domain)
+        running = view.running.split_at(path, name, domain)
+        if finished is None and running is None:
+            return domain.draw(domain.cell(None), rng)  # simulation
+
+        visits = Visits.of(finished, running, view.rewards)
+        choosable = open_children(finished, running, domain.children)
+        child = self._rule(visits.statistics(domain.children, choosable), rng)
+        cell, visits = domain.cell(child), visits.through(child)
+        while len(visits.children) >= _REFINE_AFTER and (halves := domain.halves(cell)):
+            visits = visits.divided(at=halves[1].low)
+            half = self._rule(visits.statistics(2), rng)
+            cell, visits = halves[half], visits.through(half)
+        return domain.draw(cell, rng)
+
+
+def _check_single_objective(study: Study) -> None:
+    if len(study.directions) > 1:
+        raise ValueError(
+            f"MCTSSampler backs up one reward, but the study has {len(study.directions)} objectives. "
+            "Give a study with one direction, or a sampler for several, e.g. optuna.samplers.NSGAIISampler."
+        )
