@@ -1,0 +1,22 @@
+"""Training: tasks, stored teacher knowledge, proxies and full distillation. No Optuna in here."""
+
+from optuna_kd.training.full import DistillResult, FullRun, distill, train_student
+from optuna_kd.training.offline import KnowledgeMismatchError, TeacherKnowledge, store_knowledge
+from optuna_kd.training.task import ImageClassification
+from optuna_kd.training.trainer import LossRejected, Rung, StudentTraining, accuracy, evaluate
+
+__all__ = [
+    "DistillResult",
+    "FullRun",
+    "ImageClassification",
+    "KnowledgeMismatchError",
+    "LossRejected",
+    "Rung",
+    "StudentTraining",
+    "TeacherKnowledge",
+    "accuracy",
+    "distill",
+    "evaluate",
+    "store_knowledge",
+    "train_student",
+]

@@ -1,0 +1,165 @@
+"""Full training of a known recipe, over several seeds, and what comes out of it."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from optuna_kd.models import unwrap
+from optuna_kd.recipe import ProxyConfig, Recipe
+from optuna_kd.seeds import derive_seed
+from optuna_kd.training.offline import TeacherKnowledge, store_knowledge
+from optuna_kd.training.task import ImageClassification
+from optuna_kd.training.trainer import StudentTraining, accuracy
+
+
+@dataclass(frozen=True)
+class FullRun:
+    """One full training: its seed and what the student scored after the last epoch.
+
+    Args:
+        seed: Index of the seed; equal indices share initial weights and batches across recipes.
+        val_accuracy: Share correct on the validation data, in [0, 1].
+        test_accuracy: Share correct on the test data; None where the task has none.
+        cross_entropy: On the validation data, in nats.
+        cka: Of student and teacher on the validation data.
+        seconds: Wall-clock time of the training.
+    """
+
+    seed: int
+    val_accuracy: float
+    test_accuracy: float | None
+    cross_entropy: float
+    cka: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class DistillResult:
+    """Students trained by one recipe.
+
+    Args:
+        recipe: The recipe.
+        epochs: Length of each training.
+        runs: One per seed.
+        student: The one with the best validation accuracy.
+        card: What a file of results should say about task and student.
+    """
+
+    recipe: Recipe
+    epochs: int
+    runs: tuple[FullRun, ...]
+    student: nn.Module
+    card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def test_accuracies(self) -> list[float]:
+        """Test accuracy of each seed; empty without test data."""
+        return [run.test_accuracy for run in self.runs if run.test_accuracy is not None]
+
+    def __str__(self) -> str:
+        values, part = self.test_accuracies, "test"
+        if not values:
+            values, part = [run.val_accuracy for run in self.runs], "validation"
+        spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
+        return f"{self.recipe}: {part} accuracy {100 * statistics.fmean(values):.2f}{spread} % over {len(values)} seeds"
+
+    def save(self, directory: str | Path) -> Path:
+        """Write `student.pt` (a plain `state_dict`), `recipe.json` and `summary.json`; return the folder."""
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_student(self.student.state_dict(), folder / "student.pt")
+        self.recipe.save(folder / "recipe.json")
+        summary = {
+            **self.card,
+            "recipe": str(self.recipe),
+            "epochs": self.epochs,
+            "runs": list(map(asdict, self.runs)),
+        }
+        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        return folder
+
+
+def distill(
+    task: ImageClassification,
+    recipe: Recipe,
+    *,
+    epochs: int = 60,
+    seeds: int = 5,
+    seed: int = 0,
+    knowledge: TeacherKnowledge | None = None,
+    on_run: Callable[[FullRun], None] | None = None,
+) -> DistillResult:
+    """Train students in full by a known recipe.
+
+    Args:
+        task: What is to be distilled. Its test data are read here, once per student, after the training.
+        recipe: What to train with.
+        epochs: Of each training: one cosine cycle.
+        seeds: How many students.
+        seed: From which all seeds derive.
+        knowledge: Stored outputs of the teacher; None stores them first.
+        on_run: Called after each student.
+
+    Raises:
+        optuna_kd.distillers.InvalidChainError: If the recipe cannot be built on the maps of the task.
+        optuna_kd.training.LossRejected: If a loss is not finite or explodes.
+    """
+    if seeds < 1 or epochs < 1:
+        raise ValueError(f"distill needs at least 1 seed and 1 epoch; got seeds={seeds!r}, epochs={epochs!r}.")
+    if knowledge is None and recipe.distiller.terms and not task.is_streaming:
+        knowledge = store_knowledge(task)
+    runs: list[FullRun] = []
+    best: nn.Module | None = None
+    for index in range(seeds):
+        run, student = train_student(task, recipe, epochs=epochs, seed=seed, index=index, knowledge=knowledge)
+        if best is None or run.val_accuracy > max(other.val_accuracy for other in runs):
+            best = student
+        runs.append(run)
+        if on_run is not None:
+            on_run(run)
+    assert best is not None
+    return DistillResult(recipe, epochs, tuple(runs), best, {"task": task.describe(), "layers": task.layers()})
+
+
+def train_student(
+    task: ImageClassification,
+    recipe: Recipe,
+    *,
+    epochs: int,
+    seed: int,
+    index: int,
+    knowledge: TeacherKnowledge | None = None,
+) -> tuple[FullRun, nn.Module]:
+    """Train one student in full; equal `seed` and `index` give equal initial weights and batches."""
+    started = time.perf_counter()
+    schedule = ProxyConfig(epochs=epochs, rungs=(epochs,))
+    training = StudentTraining(task, recipe, schedule, seed=derive_seed(seed, "full", index), knowledge=knowledge)
+    (rung,) = training.run()
+    seconds = time.perf_counter() - started
+    training.observer.close()
+    test = accuracy(task, training.student, "test") if task.test_set is not None else None
+    metrics = rung.metrics
+    run = FullRun(index, metrics.accuracy, test, metrics.cross_entropy, metrics.cka, round(seconds, 3))
+    return run, unwrap(training.student)
+
+
+def save_student(state: dict[str, Tensor], path: Path) -> None:
+    """Write a plain `state_dict`, on the CPU and in the default memory layout, atomically."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    partial = path.with_suffix(".partial")
+    torch.save(plain, partial)
+    partial.replace(path)
+
+
+def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation; the latter is 0 for one value."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0

@@ -1,0 +1,282 @@
+"""What is to be distilled: a teacher, students, data, and how they are prepared."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from optuna_kd.data import (
+    AUGMENTATIONS,
+    ImageSet,
+    Normalizer,
+    StreamingSet,
+    as_image_set,
+    create_augmentation,
+    stratified_split,
+)
+from optuna_kd.models import check_input, checksum, find_layer, unwrap
+from optuna_kd.models.knowledge import FrozenTeacher, Observer, TappedLayer
+from optuna_kd.registry import suggest_name
+from optuna_kd.seeds import derive_seed
+
+logger = logging.getLogger(__name__)
+
+OPTIMIZERS = ("sgd", "adamw")
+
+
+class ImageClassification:
+    """A classification task: any teacher, any student, data as data sets or arrays.
+
+    Args:
+        teacher: The trained network; it is frozen here. Called with normalised images [N, C, H, W], it
+            returns logits [N, K].
+        student: Called without arguments, it returns a fresh student with the same input and classes.
+        train: A map-style data set of (image, label), or arrays (images, labels). A data set with random
+            transforms of its own is read anew in every epoch and asks the teacher online.
+        val: Like `train`. None cuts a stratified part from `train`. Validation data choose the recipe.
+        test: Like `train`; read once, for the final result.
+        num_classes: K; None takes it from the labels.
+        normalize: "auto" standardises uint8 images with the statistics of `train` and leaves floats alone;
+            a pair (mean, std), per channel, in units of images in [0, 1]; None only scales uint8 to [0, 1].
+            It has to be what the teacher was trained with.
+        augment: "none", "shift", "crop-flip", or "auto": crop-flip for colour images of 16 pixels and more,
+            else shift. Data sets with random transforms of their own are not augmented again.
+        batch_size: Images per step.
+        optimizer: "sgd" (Nesterov momentum 0.9) or "adamw".
+        lr: Peak learning rate; each cosine cycle starts there.
+        weight_decay: L2 penalty.
+        teacher_layer, student_layer: Names of the modules whose output maps [N, C, H, W] are compared; None
+            finds them by a dry run (the last block that is at least 4x4; see `layers`).
+        val_share: The part of `train` that becomes `val` when there is none; in (0, 1).
+        views: Augmented versions of each image whose teacher outputs are stored; epoch e shows view
+            e mod `views`. Without augmentation there is one.
+        device: "auto", "cpu", "cuda", ...
+        student_name: Name of the student in tables and recipe files; None takes it from its class.
+
+    Raises:
+        ValueError: For data, layers, sizes or class counts that do not fit together.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        student: Callable[[], nn.Module],
+        train: Any,
+        val: Any = None,
+        test: Any = None,
+        *,
+        num_classes: int | None = None,
+        normalize: Literal["auto"] | tuple[Sequence[float], Sequence[float]] | None = "auto",
+        augment: str = "auto",
+        batch_size: int = 128,
+        optimizer: str = "sgd",
+        lr: float = 0.1,
+        weight_decay: float = 5e-4,
+        teacher_layer: str | None = None,
+        student_layer: str | None = None,
+        val_share: float = 0.2,
+        views: int = 8,
+        device: str = "auto",
+        student_name: str | None = None,
+    ) -> None:
+        if not isinstance(teacher, nn.Module):
+            raise ValueError(f"teacher is a torch.nn.Module; got {type(teacher).__name__}.")
+        if isinstance(student, nn.Module) or not callable(student):
+            raise ValueError(
+                "student is a function that returns a fresh network, because every trial trains a new one; "
+                f"got {type(student).__name__}. Pass `lambda: MyStudent(...)`."
+            )
+        if optimizer not in OPTIMIZERS:
+            raise suggest_name("optimizer", optimizer, OPTIMIZERS)
+        if augment != "auto" and augment not in AUGMENTATIONS:
+            raise suggest_name("augmentation", augment, ["auto", *AUGMENTATIONS])
+        for name, value in (("batch_size", batch_size), ("lr", lr), ("views", views)):
+            if not value > 0:
+                raise ValueError(f"{name} must be > 0; got {value!r}.")
+        self.batch_size, self.optimizer, self.lr, self.weight_decay = batch_size, optimizer, lr, weight_decay
+        self.device = resolve_device(device)
+        self._student_factory = student
+
+        self.train_set = as_image_set(train)
+        self.test_set = as_image_set(test) if test is not None else None
+        if val is not None:
+            self.val_set = as_image_set(val)
+        else:
+            kept, cut = stratified_split(self.train_set.labels, val_share, seed=derive_seed("validation split"))
+            self.train_set, self.val_set = self.train_set.subset(kept), self.train_set.subset(cut)
+        self.num_classes = self._count_classes(num_classes)
+        self.image_shape: tuple[int, int, int] = self.train_set.shape
+
+        self.normalizer = self._create_normalizer(normalize)
+        self.augmentation = create_augmentation("none" if self.is_streaming else augment, self.image_shape)
+        self.views = 1 if self.augmentation.name == "none" and not self.is_streaming else views
+
+        example = torch.zeros(2, *self.image_shape)
+        fresh = self.make_student(seed=0)
+        self.student_name = student_name or type(unwrap(fresh)).__name__
+        for role, model in (("teacher", teacher), ("student", fresh)):
+            try:
+                check_input(model.cpu(), self.image_shape[0], self.image_shape[1:])
+            except ValueError as error:
+                raise ValueError(f"The {role} does not take these images: {error}") from None
+            classes = _output_classes(model, example)
+            if classes != self.num_classes:
+                raise ValueError(
+                    f"The {role} has {classes} outputs, but the data have {self.num_classes} classes. Give the "
+                    f"{role} {self.num_classes} outputs, or say num_classes={classes} if the labels stop short."
+                )
+        self.student_layer = _tap(fresh, example, student_layer, "student")
+        self.teacher_layer = _tap(teacher, example, teacher_layer, "teacher")
+        self.teacher = teacher.to(self.device)
+        self.frozen_teacher = FrozenTeacher(self.teacher, [self.teacher_layer.name])
+        self.student_parameters = sum(parameter.numel() for parameter in fresh.parameters())
+        self._student_digest = hashlib.sha256(repr(fresh).encode()).hexdigest()[:16]
+        if self.is_streaming:
+            logger.warning(
+                "The training data change between two reads (random transforms of their own): the teacher is "
+                "asked online in every step. Pass plain images and augment=... to store its outputs once."
+            )
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether the training data are read anew in every epoch."""
+        return isinstance(self.train_set, StreamingSet)
+
+    def make_student(self, seed: int) -> nn.Module:
+        """Create a fresh student whose initial weights depend on `seed` alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self._student_factory()
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Turn raw images into what the networks see."""
+        return self.normalizer(images.to(self.device))
+
+    def teacher_knowledge(self, images: Tensor) -> Any:
+        """Ask the frozen teacher for its knowledge of prepared images [N, C, H, W]."""
+        return self.frozen_teacher(images)
+
+    def observe(self, student: nn.Module) -> Observer:
+        """Wrap a student so that a call gives its `Knowledge`, with gradients."""
+        return Observer(student, [self.student_layer.name])
+
+    def layers(self) -> str:
+        """Say which maps are compared, in one line."""
+
+        def show(layer: TappedLayer) -> str:
+            return f"{layer.name} [{', '.join(map(str, layer.shape))}]"
+
+        return f"teacher {show(self.teacher_layer)} -> student {show(self.student_layer)}"
+
+    def preprocessing(self) -> dict[str, Any]:
+        """Describe normalisation and augmentation."""
+        return {
+            "normalize": self.normalizer.describe(),
+            "augment": self.augmentation.describe(),
+            "views": self.views,
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that must not change inside a study, as plain JSON."""
+        return {
+            "data": self.train_set.checksum,
+            "validation": self.val_set.checksum,
+            "classes": self.num_classes,
+            "teacher": checksum(self.teacher),
+            "teacher_layer": self.teacher_layer.name,
+            "student": f"{self.student_name} {self._student_digest}",
+            "student_layer": self.student_layer.name,
+            "preprocessing": self.preprocessing(),
+            "optimizer": f"{self.optimizer} lr={self.lr:g} wd={self.weight_decay:g} batch={self.batch_size}",
+        }
+
+    def _count_classes(self, given: int | None) -> int:
+        parts = {"train": self.train_set, "val": self.val_set, "test": self.test_set}
+        found = {name: part.num_classes for name, part in parts.items() if part is not None}
+        classes = given or max(found.values())
+        if classes < 2:
+            raise ValueError(f"Classification needs at least 2 classes; the data have {classes}.")
+        for name, part in parts.items():
+            if part is None:
+                continue
+            low, high = int(part.labels.min()), int(part.labels.max())
+            if low < 0 or high >= classes:
+                raise ValueError(
+                    f"The labels of {name} go from {low} to {high}; with {classes} classes they must be in "
+                    f"0..{classes - 1}."
+                )
+            if part.shape[0] != self.train_set.shape[0]:
+                raise ValueError(
+                    f"The images of {name} have {part.shape[0]} channels, those of train {self.train_set.shape[0]}."
+                )
+        return classes
+
+    def _create_normalizer(self, normalize: Any) -> Normalizer:
+        if normalize == "auto":
+            if isinstance(self.train_set, ImageSet) and self.train_set.images.dtype == torch.uint8:
+                return Normalizer.fit(self.train_set.images)
+            return Normalizer.identity()
+        if normalize is None:
+            return Normalizer.identity()
+        try:
+            mean, std = normalize
+            normalizer = Normalizer(tuple(map(float, mean)), tuple(map(float, std)))
+        except (TypeError, ValueError):
+            raise ValueError(
+                f'normalize is "auto", None or a pair (mean, std) of one value per channel; got {normalize!r}.'
+            ) from None
+        channels = self.train_set.shape[0]
+        if len(normalizer.mean) != channels or len(normalizer.std) != channels:
+            raise ValueError(f"normalize has {len(normalizer.mean)} channels, the images have {channels}.")
+        return normalizer
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn "auto" or a device name into a usable device, or say why it is none."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.zeros(1, device=resolved)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"The device {device!r} cannot be used here: {reason}") from None
+    return resolved
+
+
+def _tap(model: nn.Module, example: Tensor, name: str | None, role: str) -> TappedLayer:
+    if name is None:
+        layer = find_layer(model, example)
+    else:
+        with Observer(model, [name]) as observer, torch.no_grad():
+            was_training = model.training
+            model.eval()
+            channels, height, width = observer(example).features[0].shape[1:]
+            layer = TappedLayer(name, (channels, height, width))
+            model.train(was_training)
+    if min(layer.shape[1:]) < 4:
+        logger.warning(
+            "The tapped map of the %s, %s %s, is smaller than 4x4: part of the search space cannot teach there "
+            "and is left out. Choose an earlier layer with %s_layer=...",
+            role, layer.name, list(layer.shape), role,
+        )  # fmt: skip
+    return layer
+
+
+def _output_classes(model: nn.Module, example: Tensor) -> int:
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            logits = getattr(output := model(example), "logits", output)
+    finally:
+        model.train(was_training)
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"A classifier returns logits [N, K]; {type(model).__name__} returned {shape}.")
+    return logits.shape[1]

@@ -1,0 +1,268 @@
+"""Training one student: cosine cycles that end at rungs, loss rejection, metrics on held-out data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from optuna_kd.data import class_subset, stratified_subset
+from optuna_kd.distillers import Distiller
+from optuna_kd.models import memory_format
+from optuna_kd.models.knowledge import FrozenTeacher, Knowledge
+from optuna_kd.recipe import ProxyConfig, Recipe
+from optuna_kd.rewards import Metrics, MinibatchCKA
+from optuna_kd.seeds import derive_seed
+from optuna_kd.training.offline import TeacherKnowledge, chunks, view_images
+from optuna_kd.training.task import ImageClassification
+
+EXPLODED = 3.0  # times the first loss; UniADS: L > κ·L₀ with κ = 3
+TERM_LIMIT = 1e4  # a single term above this has left every sensible scale
+GRADIENT_NORM = 5.0  # clips student and adapters together, so that no recipe hides in the adapter
+WARMUP_STEPS = 0.1  # share of the first cycle over which the learning rate rises
+
+
+class LossRejected(Exception):
+    """The loss of a training is not finite or explodes; the reason is the message."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A point in a training where it may be stopped: the epoch, and what the student scores there."""
+
+    epoch: int
+    metrics: Metrics
+    losses: dict[str, float] = field(default_factory=dict)
+
+
+class StudentTraining:
+    """One student, learning from the labels and, by a recipe, from the teacher.
+
+    Each rung ends one cosine cycle of the learning rate near zero, and the next cycle starts with a warm
+    restart: a step schedule that is cut short ranks recipes badly. Everything random derives from `seed`.
+
+    Args:
+        task: What is to be distilled.
+        recipe: The distiller; one without terms trains on the labels alone.
+        proxy: Length, rungs and subset.
+        seed: Of this training.
+        knowledge: Stored outputs of the teacher; None asks it online.
+
+    Raises:
+        optuna_kd.distillers.InvalidChainError: If the distiller cannot be built on these maps.
+    """
+
+    def __init__(
+        self,
+        task: ImageClassification,
+        recipe: Recipe,
+        proxy: ProxyConfig,
+        *,
+        seed: int,
+        knowledge: TeacherKnowledge | None = None,
+    ) -> None:
+        self.task, self.proxy, self.seed = task, proxy, seed
+        config = recipe.distiller
+        self.distiller = Distiller(
+            config,
+            [task.student_layer.shape],
+            [task.teacher_layer.shape],
+            seed=derive_seed(seed, "distiller"),
+        ).to(task.device)
+        student = task.make_student(derive_seed(seed, "student")).to(task.device)
+        self.layout = memory_format(student, task.device)
+        self.student = student.to(memory_format=self.layout)
+        self.observer = task.observe(self.student)
+        # Batch statistics in the teacher depend on the batch, so such a teacher is always asked online.
+        self.knowledge = knowledge if config.teacher_batchnorm == "eval" else None
+        self._teacher: FrozenTeacher | None = None
+        if config.terms and self.knowledge is None:
+            self._teacher = FrozenTeacher(task.teacher, [task.teacher_layer.name], batchnorm=config.teacher_batchnorm)
+        self.indices, self.val_indices = proxy_images(task, proxy)
+        self.steps_per_epoch = max(1, len(self.indices) // task.batch_size)
+        self.parameters = [*self.student.parameters(), *self.distiller.parameters()]
+        self.optimizer = _create_optimizer(task, self.parameters)
+        self._steps = 0
+
+    def run(self) -> Iterator[Rung]:
+        """Train from rung to rung, giving what the student scores on the validation data at each.
+
+        Raises:
+            LossRejected: If the loss is not finite or explodes.
+            optuna_kd.distillers.DeadTermError: If a term has no gradient after the first step.
+        """
+        for epoch, losses in self.train():
+            yield Rung(epoch, self.evaluate(), losses)
+
+    def train(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """Train from rung to rung without judging; give the epoch and the mean losses of the last one."""
+        start, first_loss = 0, None
+        for end in self.proxy.rungs:
+            losses: dict[str, float] = {}
+            for epoch in range(start, end):
+                losses = self._train_epoch(epoch, cycle=(start, end))
+                first_loss = losses["first"] if first_loss is None else first_loss
+                if losses["total"] > EXPLODED * max(first_loss, 1.0):
+                    raise LossRejected(
+                        f"exploding loss: {losses['total']:.3g} in epoch {epoch + 1}, {first_loss:.3g} at the first step"
+                    )
+            start = end
+            yield end, losses
+
+    def evaluate(self) -> Metrics:
+        """Score the student on the validation data."""
+        return evaluate(self.task, self.student, self.knowledge, self.val_indices)
+
+    def _train_epoch(self, epoch: int, cycle: tuple[int, int]) -> dict[str, float]:
+        sums: dict[str, Tensor] = {}
+        first = math.nan
+        for terms in self.steps(epoch, cycle):
+            if math.isnan(first):
+                first = float(terms["total"])
+            for name, value in terms.items():
+                sums[name] = sums[name] + value if name in sums else value
+        means = {name: float(value) / self.steps_per_epoch for name, value in sums.items()}
+        return {**means, "first": first}
+
+    def steps(self, epoch: int, cycle: tuple[int, int]) -> Iterator[dict[str, Tensor]]:
+        """Train through one epoch, step by step; give the loss terms and their `total`, detached."""
+        self.student.train()
+        self.distiller.train()
+        order = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
+        shuffled = self.indices[torch.randperm(len(self.indices), generator=order)]
+        size = min(self.task.batch_size, len(shuffled))
+        for step in range(self.steps_per_epoch):
+            batch = shuffled[step * size : (step + 1) * size]
+            done = epoch + step / self.steps_per_epoch
+            self._set_learning_rate(done, cycle)
+            terms = self._forward(epoch, step, batch, progress=done / self.proxy.epochs)
+            total = torch.stack(list(terms.values())).sum()
+            self._reject(terms, total)
+            self.optimizer.zero_grad(set_to_none=True)
+            total.backward()
+            nn.utils.clip_grad_norm_(self.parameters, GRADIENT_NORM)
+            self.optimizer.step()
+            self._steps += 1
+            yield {name: value.detach() for name, value in {**terms, "total": total}.items()}
+
+    def _forward(self, epoch: int, step: int, batch: Tensor, progress: float) -> dict[str, Tensor]:
+        view = epoch % self.task.views
+        if self.task.is_streaming:
+            raw, labels = self.task.train_set.batch(batch, derive_seed(self.seed, "stream", epoch, step))
+            images, labels = self.task.prepare(raw), labels.to(self.task.device)
+        else:
+            images = view_images(self.task, view, batch)
+            labels = self.task.train_set.labels[batch].to(self.task.device)
+        images = images.contiguous(memory_format=self.layout)
+        known = self.observer(images)
+        if not self.distiller.config.terms:
+            return {"cross_entropy": F.cross_entropy(known.logits.float(), labels)}
+        taught = self._ask_teacher(view, batch, images)
+        if self._steps == 1:
+            # Not at the very first: a head that starts at zero has no gradient before it has moved.
+            self.distiller.check_terms(known, taught)
+        terms: dict[str, Tensor] = self.distiller(known, taught, labels, progress=progress)
+        return terms
+
+    def _ask_teacher(self, view: int, batch: Tensor, images: Tensor) -> Knowledge:
+        if self.knowledge is not None:
+            return self.knowledge.batch(view, batch, self.task.device)
+        assert self._teacher is not None
+        return self._teacher(images)
+
+    def _reject(self, terms: dict[str, Tensor], total: Tensor) -> None:
+        value = float(total.detach())
+        if math.isfinite(value) and value < TERM_LIMIT:
+            return
+        for name, term in terms.items():
+            size = float(term.detach())
+            if not math.isfinite(size):
+                raise LossRejected(f"non-finite loss: {name} is {size}")
+            if size > TERM_LIMIT:
+                raise LossRejected(f"exploding loss: {name} is {size:.3g}, above {TERM_LIMIT:g}")
+
+    def _set_learning_rate(self, done: float, cycle: tuple[int, int]) -> None:
+        start, end = cycle
+        share = (done - start) / (end - start)
+        rise = WARMUP_STEPS if start == 0 else 0.0
+        factor = share / rise if share < rise else 0.5 * (1 + math.cos(math.pi * (share - rise) / (1 - rise)))
+        # Never zero: the very first step has to move the student.
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.task.lr * max(factor, 0.01)
+
+
+def proxy_images(task: ImageClassification, proxy: ProxyConfig) -> tuple[Tensor, Tensor]:
+    """Choose the training and validation images of a proxy.
+
+    They are the same for every trial of a task, so that recipes are compared and not subsets. A proxy on
+    some of the classes is judged on these classes alone.
+    """
+    train, val = torch.arange(len(task.train_set)), torch.arange(len(task.val_set))
+    if proxy.subset == 1:
+        return train, val
+    seed = derive_seed("proxy subset")
+    if proxy.subset_by == "images":
+        return torch.as_tensor(stratified_subset(task.train_set.labels, proxy.subset, seed)), val
+    train = torch.as_tensor(class_subset(task.train_set.labels, proxy.subset, seed))
+    return train, val[torch.isin(task.val_set.labels, task.train_set.labels[train].unique())]
+
+
+@torch.no_grad()
+def evaluate(
+    task: ImageClassification,
+    student: nn.Module,
+    knowledge: TeacherKnowledge | None = None,
+    indices: Tensor | None = None,
+) -> Metrics:
+    """Score a student in evaluation mode on validation images (by default all), beside the teacher."""
+    student.eval()
+    cka = MinibatchCKA()
+    correct, cross_entropy, l1 = 0, 0.0, 0.0
+    indices = torch.arange(len(task.val_set)) if indices is None else indices
+    with task.observe(student) as observer:
+        for part in chunks(len(indices)):
+            raw, labels = task.val_set.batch(indices[part])
+            images = task.prepare(raw)
+            labels = labels.to(task.device)
+            known = observer(images)
+            taught = (
+                task.teacher_knowledge(images)
+                if knowledge is None
+                else knowledge.validation(indices[part], task.device)
+            )
+            logits = known.logits.float()
+            correct += int((logits.argmax(1) == labels).sum())
+            cross_entropy += float(F.cross_entropy(logits, labels, reduction="sum"))
+            l1 += float((logits.softmax(1) - taught.logits.softmax(1)).abs().sum())
+            cka.update(known.features[0], taught.features[0])
+    count = len(indices)
+    return Metrics(correct / count, cross_entropy / count, cka.value(), l1 / count, task.num_classes)
+
+
+@torch.no_grad()
+def accuracy(task: ImageClassification, model: nn.Module, part: str) -> float:
+    """Share of correct classes of a model on `"val"` or `"test"`, in [0, 1]."""
+    data = {"val": task.val_set, "test": task.test_set}[part]
+    if data is None:
+        raise ValueError("The task has no test data.")
+    was_training = model.training
+    model.eval()
+    correct = 0
+    for chunk in chunks(len(data)):
+        raw, labels = data.batch(torch.arange(len(data))[chunk])
+        logits = model(task.prepare(raw))
+        correct += int((getattr(logits, "logits", logits).argmax(1).cpu() == labels).sum())
+    model.train(was_training)
+    return correct / len(data)
+
+
+def _create_optimizer(task: ImageClassification, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    if task.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=task.lr, weight_decay=task.weight_decay, fused=True)
+    return torch.optim.SGD(
+        parameters, lr=task.lr, momentum=0.9, nesterov=True, weight_decay=task.weight_decay, fused=True
+    )
