@@ -1,0 +1,253 @@
+"""The one place where search meets training: a trial becomes a recipe, a proxy, a reward."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import optuna
+from optuna.study import Study
+from optuna.trial import Trial
+
+from optuna_kd.distillers import InvalidChainError, probe_cells
+from optuna_kd.pruners import record_gap
+from optuna_kd.recipe import ProxyConfig, Recipe
+from optuna_kd.rewards import REWARDS, Metrics
+from optuna_kd.search_space import DeadCell, Space
+from optuna_kd.seeds import derive_seed
+from optuna_kd.study import (
+    RECIPE,
+    TASK,
+    StudyMismatchError,
+    freeze_space,
+    require_same,
+    settings_of,
+    space_of,
+)
+from optuna_kd.training.offline import TeacherKnowledge, store_knowledge
+from optuna_kd.training.task import ImageClassification
+from optuna_kd.training.trainer import LossRejected, Rung, StudentTraining
+
+logger = logging.getLogger(__name__)
+
+REJECTED = "reject_reason"  # user attribute of a trial
+
+
+class DistillationObjective:
+    """Scores a recipe by a proxy: a short training of the student, judged on validation data.
+
+    The reward is reported at every rung; pruned trials and rejected losses end as PRUNED, with the reason
+    for a rejection in the attribute `reject_reason`. Every trial carries accuracy, cross-entropy, CKA,
+    `reward_paper`, seconds, epochs and parameters as user attributes.
+
+    Args:
+        task: What is to be distilled.
+        proxy: Length, rungs and subset of the proxy.
+        reward: "bounded", "paper", "ce", "ce-l1" or "accuracy" (Auto-KD eq. 3 and Table 9).
+        knowledge: Stored outputs of the teacher, or the file that holds them; None stores them at the first
+            trial (unless the data are read anew in every epoch).
+
+    Raises:
+        UnknownNameError: For an unknown reward.
+        KnowledgeMismatchError: For knowledge of another teacher, split or preprocessing.
+    """
+
+    def __init__(
+        self,
+        task: ImageClassification,
+        *,
+        proxy: ProxyConfig | None = None,
+        reward: str = "bounded",
+        knowledge: TeacherKnowledge | str | Path | None = None,
+    ) -> None:
+        self.task, self.proxy = task, proxy or ProxyConfig()
+        self.reward_name, self.reward = reward, REWARDS[reward]
+        if isinstance(knowledge, str | Path):
+            knowledge = TeacherKnowledge.load(knowledge, task)
+        elif knowledge is not None:
+            knowledge.check(task)
+        self._knowledge = knowledge
+        self._bound: tuple[str, Space, int] | None = None
+
+    @property
+    def knowledge(self) -> TeacherKnowledge | None:
+        """The stored outputs of the teacher; made when first asked for."""
+        if self._knowledge is None and not self.task.is_streaming:
+            self._knowledge = store_knowledge(self.task)
+        return self._knowledge
+
+    def __call__(self, trial: Trial) -> float:
+        """Run one trial."""
+        space, seed = self.bind(trial.study)
+        recipe = space.suggest(trial)
+        trial.set_user_attr(RECIPE, str(recipe))
+        started = time.perf_counter()
+        rung: Rung | None = None
+        try:
+            training = StudentTraining(
+                self.task,
+                recipe,
+                self.proxy,
+                seed=trial_seed(seed, trial),
+                knowledge=self.knowledge,
+            )
+            for rung in training.run():
+                trial.report(self.reward(rung.metrics), rung.epoch)
+                record_gap(trial, rung.epoch, rung.metrics.gap)
+                if rung.epoch < self.proxy.epochs and trial.should_prune():
+                    raise optuna.TrialPruned(f"pruned at epoch {rung.epoch}")
+        except InvalidChainError as error:
+            raise _reject(trial, f"cannot be built: {error}") from None
+        except LossRejected as rejected:
+            raise _reject(trial, str(rejected)) from None
+        finally:
+            trial.set_user_attr("seconds", round(time.perf_counter() - started, 3))
+            if rung is not None:
+                self._describe(trial, rung)
+        assert rung is not None  # a proxy has at least one rung
+        return self.reward(rung.metrics)
+
+    def bind(self, study: Study) -> tuple[Space, int]:
+        """Tie the study to this task at its first trial; later, refuse to mix tasks in one study.
+
+        Options that cannot teach on the maps of this task are left out of the space, which is frozen then.
+
+        Returns:
+            The frozen space and the seed of the study.
+
+        Raises:
+            StudyMismatchError: If the study was run on something else; both values are named.
+        """
+        if self._bound is None or self._bound[0] != study.study_name:
+            settings = settings_of(study)
+            space = space_of(study)
+            asked = {**self.task.describe(), "proxy": self.proxy.to_dict(), "reward": self.reward_name}
+            stored = study.user_attrs.get(TASK)
+            if stored is None:
+                space = self.live_space(space)
+                freeze_space(study, space)
+                study.set_user_attr(TASK, asked)
+            else:
+                require_same(study, stored, asked)
+            self._bound = (study.study_name, space, int(settings["seed"]))
+        return self._bound[1:]
+
+    def live_space(self, space: Space) -> Space:
+        """Leave out what cannot teach on the maps of this task, and say so."""
+        dead = dead_cells(self.task)
+        if not dead:
+            return space
+        logger.warning(
+            "On maps of %s (teacher) and %s (student) these cannot teach and are left out: %s.",
+            list(self.task.teacher_layer.shape), list(self.task.student_layer.shape), ", ".join(map(str, dead)),
+        )  # fmt: skip
+        return space.without(dead)
+
+    def _describe(self, trial: Trial, rung: Rung) -> None:
+        metrics = rung.metrics
+        for name, value in {
+            "accuracy": metrics.accuracy,
+            "cross_entropy": metrics.cross_entropy,
+            "cka": metrics.cka,
+            "reward_paper": REWARDS["paper"](metrics),
+            "epochs": rung.epoch,
+            "parameters": self.task.student_parameters,
+        }.items():
+            trial.set_user_attr(name, value)
+
+
+def dead_cells(task: ImageClassification) -> list[DeadCell]:
+    """List the feature operations that have no loss or no gradient on the maps of a task."""
+    found = probe_cells(task.student_layer.shape, task.teacher_layer.shape)
+    return sorted({DeadCell(*cell[1:]) for cell in found})
+
+
+class TrainingFunction(Protocol):
+    """A user's own training: recipe in, metrics out."""
+
+    def __call__(
+        self, recipe: Recipe, *, seed: int, report: Callable[..., None]
+    ) -> float | Metrics | Mapping[str, Any]:
+        """Train a student by `recipe` and score it on validation data.
+
+        Args:
+            recipe: What to train with; `optuna_kd.build_distiller` makes the loss terms of it.
+            seed: Of this trial.
+            report: `report(step, reward, gap=None)` at each rung; it ends the trial when it is pruned.
+
+        Returns:
+            The reward, or `Metrics`, or a mapping with the key "reward" (the rest is stored with the trial).
+        """
+
+
+class FunctionObjective:
+    """An objective around a user's own training function.
+
+    Args:
+        train: See `TrainingFunction`.
+        reward: For functions that return `Metrics`: "bounded", "paper", "ce", "ce-l1" or "accuracy".
+
+    Example:
+        >>> def train(recipe, *, seed, report):
+        ...     report(1, 0.5)
+        ...     return {"reward": 0.7, "accuracy": 0.9}
+        >>> study = create_study(storage=None, seed=0)
+        >>> study.optimize(FunctionObjective(train), n_trials=1)
+    """
+
+    def __init__(self, train: TrainingFunction, *, reward: str = "bounded") -> None:
+        self.train, self.reward = train, REWARDS[reward]
+
+    def __call__(self, trial: Trial) -> float:
+        """Run one trial."""
+        settings = settings_of(trial.study)
+        recipe = space_of(trial.study).suggest(trial)
+        trial.set_user_attr(RECIPE, str(recipe))
+
+        def report(step: int, reward: float, gap: float | None = None) -> None:
+            trial.report(reward, step)
+            if gap is not None:
+                record_gap(trial, step, gap)
+            if trial.should_prune():
+                raise optuna.TrialPruned(f"pruned at step {step}")
+
+        started = time.perf_counter()
+        try:
+            result = self.train(recipe, seed=trial_seed(settings["seed"], trial), report=report)
+        except LossRejected as rejected:
+            raise _reject(trial, str(rejected)) from None
+        finally:
+            trial.set_user_attr("seconds", round(time.perf_counter() - started, 3))
+        if isinstance(result, Metrics):
+            return self.reward(result)
+        if isinstance(result, Mapping):
+            if "reward" not in result:
+                raise ValueError(f"The training function returned no 'reward'; its keys are {sorted(result)}.")
+            for name, value in result.items():
+                trial.set_user_attr(name, value)
+            return float(result["reward"])
+        return float(result)
+
+
+def trial_seed(study_seed: int, trial: Trial) -> int:
+    """Derive the seed of a trial; one that runs an interrupted trial again has that trial's seed."""
+    stored = trial.study.get_trials(deepcopy=False)[trial.number]
+    return derive_seed(study_seed, "trial", int(stored.system_attrs.get("failed_trial", trial.number)))
+
+
+def _reject(trial: Trial, reason: str) -> optuna.TrialPruned:
+    trial.set_user_attr(REJECTED, reason)
+    return optuna.TrialPruned(reason)
+
+
+__all__ = [
+    "REJECTED",
+    "DistillationObjective",
+    "FunctionObjective",
+    "StudyMismatchError",
+    "TrainingFunction",
+    "dead_cells",
+]

@@ -1,0 +1,266 @@
+"""Studies: a method's preset turned into a plain `optuna.Study`, and what to read from a finished one."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.storages import BaseStorage
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from optuna_kd.pruners import CKAPruner
+from optuna_kd.recipe import Recipe, canonical
+from optuna_kd.registry import Registry
+from optuna_kd.samplers import MCTSSampler
+from optuna_kd.search_space import Space, create_space, space_from_dict
+from optuna_kd.storages import DEFAULT_URL, create_storage
+
+SETTINGS = "optuna_kd"  # user attribute of a study: method, space, seed
+TASK = "optuna_kd_task"  # user attribute of a study: what it was run on
+CONFIRMED = "confirmed_recipe"  # user attribute of a study: the recipe that won the confirmation
+RECIPE = "recipe"  # user attribute of a trial: the recipe in one line, for people
+
+SAMPLERS: Registry[Callable[[int], BaseSampler]] = Registry("sampler")
+SAMPLERS.add("mcts", lambda seed: MCTSSampler(seed=seed))
+SAMPLERS.add("random", lambda seed: RandomSampler(seed=_short(seed)))
+SAMPLERS.add("tpe", lambda seed: TPESampler(seed=_short(seed)))
+SAMPLERS.add("nsga2", lambda seed: NSGAIISampler(seed=_short(seed)))
+
+
+class StudyMismatchError(ValueError):
+    """A study was made with other settings than those asked for; the message names both."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A search method: its default space and parts."""
+
+    space: str
+    sampler: str
+    pruner: Callable[[], BasePruner]
+    direction: StudyDirection
+
+
+METHODS: Registry[Method] = Registry("method")
+METHODS.add("auto-kd", Method("auto-kd", "mcts", CKAPruner, StudyDirection.MAXIMIZE))
+
+
+def create_study(
+    method: str = "auto-kd",
+    *,
+    storage: str | BaseStorage | None = DEFAULT_URL,
+    study_name: str | None = None,
+    seed: int | None = None,
+    space: str | Space | None = None,
+    sampler: str | BaseSampler | None = None,
+    pruner: BasePruner | None = None,
+    load_if_exists: bool = False,
+) -> Study:
+    """Create a plain `optuna.Study` with the parts of a method.
+
+    Args:
+        method: "auto-kd".
+        storage: A database URL, an Optuna storage, or None for memory.
+        study_name: As in Optuna; None invents one.
+        seed: All randomness of the study derives from it; None draws one and stores it.
+        space: A registered search space by name, or one; None is the method's.
+        sampler: "mcts", "random", "tpe", "nsga2", or any Optuna sampler; None is the method's.
+        pruner: Any Optuna pruner; None is the method's.
+        load_if_exists: Go on with a study of this name. Its seed and space are kept.
+
+    Raises:
+        UnknownNameError: For an unknown method, space or sampler.
+        StudyMismatchError: If the study exists with another method, space or seed; both are named.
+        StorageError: If the storage cannot be opened.
+        optuna.exceptions.DuplicatedStudyError: If the study exists and `load_if_exists` is False.
+    """
+    preset = METHODS[method]
+    wanted = create_space(space) if isinstance(space, str) else space
+    if isinstance(sampler, str):
+        SAMPLERS[sampler]
+    opened = create_storage(storage)
+    study = optuna.create_study(
+        storage=opened,
+        study_name=study_name,
+        direction=preset.direction,
+        pruner=pruner or preset.pruner(),
+        load_if_exists=load_if_exists,
+    )
+    stored = study.user_attrs.get(SETTINGS)
+    if stored is None:
+        if study.get_trials(deepcopy=False):
+            raise StudyMismatchError(
+                f"The study {study.study_name!r} has trials that optuna_kd did not make. Choose another study name."
+            )
+        stored = {
+            "method": method,
+            "space": (wanted or create_space(preset.space)).to_dict(),
+            "seed": secrets.randbits(32) if seed is None else seed,
+        }
+        study.set_user_attr(SETTINGS, stored)
+    else:
+        asked: dict[str, Any] = {"method": method}
+        if wanted is not None:
+            # Dead cells are left out when the study meets its task; they do not make it another space.
+            asked["space"] = {**wanted.to_dict(), "dead": stored["space"]["dead"]}
+        if seed is not None:
+            asked["seed"] = seed
+        require_same(study, stored, asked)
+    if not isinstance(sampler, BaseSampler):
+        sampler = SAMPLERS[sampler or preset.sampler](stored["seed"])
+    study.sampler = sampler
+    return study
+
+
+def load_study(
+    study_name: str,
+    *,
+    storage: str | BaseStorage = DEFAULT_URL,
+    sampler: str | BaseSampler | None = None,
+    pruner: BasePruner | None = None,
+) -> Study:
+    """Load a study made by `create_study`, with the same parts.
+
+    Raises:
+        StudyMismatchError: If optuna_kd did not make it.
+        StorageError: If the storage cannot be opened.
+        KeyError: If there is no study of this name.
+    """
+    study = optuna.load_study(study_name=study_name, storage=create_storage(storage))
+    settings = settings_of(study)
+    preset = METHODS[settings["method"]]
+    study.pruner = pruner or preset.pruner()
+    if not isinstance(sampler, BaseSampler):
+        sampler = SAMPLERS[sampler or preset.sampler](settings["seed"])
+    study.sampler = sampler
+    return study
+
+
+def optimize(
+    study: Study,
+    objective: Callable[[Trial], float],
+    *,
+    total_trials: int,
+    timeout: float | None = None,
+    catch: type[Exception] | Sequence[type[Exception]] = (),
+) -> None:
+    """Run trials until the study has `total_trials` finished ones (complete or pruned), earlier runs included.
+
+    `study.optimize(n_trials=...)` keeps Optuna's meaning: that many more. Trials of processes that were
+    killed do not count.
+
+    Args:
+        study: The study.
+        objective: As in Optuna.
+        total_trials: Of the study, not of this call; >= 0.
+        timeout: Seconds after which no further trial starts.
+        catch: Exceptions that fail a trial without ending the run.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while count_finished(study) < total_trials:
+        if deadline is not None and time.monotonic() >= deadline:
+            return
+        study.optimize(objective, n_trials=1, catch=catch)
+
+
+def count_finished(study: Study) -> int:
+    """Count the trials that count: complete and pruned ones."""
+    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
+
+
+def settings_of(study: Study) -> dict[str, Any]:
+    """Read method, space and seed of a study.
+
+    Raises:
+        StudyMismatchError: If optuna_kd did not make it.
+    """
+    settings = study.user_attrs.get(SETTINGS)
+    if settings is None:
+        raise StudyMismatchError(
+            f"The study {study.study_name!r} was not made by optuna_kd.create_study, so its recipes are unknown."
+        )
+    return dict(settings)
+
+
+def space_of(study: Study) -> Space:
+    """Read the frozen search space of a study."""
+    return space_from_dict(settings_of(study)["space"])
+
+
+def freeze_space(study: Study, space: Space) -> None:
+    """Store the search space of a study that has no trials yet."""
+    study.set_user_attr(SETTINGS, {**settings_of(study), "space": space.to_dict()})
+
+
+def recipe_of(study: Study, trial: FrozenTrial) -> Recipe:
+    """Rebuild the recipe of a trial from its parameters."""
+    return space_of(study).recipe(trial.params)
+
+
+def best_recipe(study: Study) -> Recipe:
+    """Give the recipe to use: the winner of the confirmation where there was one, else the best mean reward.
+
+    Raises:
+        ValueError: If no trial is complete.
+    """
+    confirmed = study.user_attrs.get(CONFIRMED)
+    if confirmed is not None:
+        return Recipe.from_dict(confirmed)
+    return top_recipes(study, 1)[0]
+
+
+def top_recipes(study: Study, count: int) -> list[Recipe]:
+    """Give the best distinct recipes, best first; repeats of one recipe are averaged.
+
+    Raises:
+        ValueError: If no trial is complete.
+    """
+    space = space_of(study)
+    values: dict[Recipe, list[float]] = defaultdict(list)
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        values[canonical(space.recipe(trial.params))].append(_value(trial))
+    if not values:
+        raise ValueError(f"The study {study.study_name!r} has no complete trial yet; run some first.")
+    sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
+    return sorted(values, key=lambda recipe: -sign * fmean(values[recipe]))[:count]
+
+
+def require_same(study: Study, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Refuse to go on with a study whose settings differ.
+
+    Raises:
+        StudyMismatchError: Naming both values of every setting that differs.
+    """
+    differences = [
+        f"{name} is {_show(stored.get(name))}, asked for {_show(value)}"
+        for name, value in asked.items()
+        if stored.get(name) != value
+    ]
+    if differences:
+        raise StudyMismatchError(
+            f"The study {study.study_name!r} was made with other settings: {'; '.join(differences)}. "
+            "Use the same settings, or another study name."
+        )
+
+
+def _show(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _value(trial: FrozenTrial) -> float:
+    assert trial.value is not None
+    return trial.value
+
+
+def _short(seed: int) -> int:
+    return seed % 2**32  # numpy's legacy generators take 32 bits
