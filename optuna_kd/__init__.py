@@ -1,0 +1,67 @@
+"""optuna_kd: find the knowledge-distillation recipe, and the student, by itself.
+
+The public names are imported when they are first used: `import optuna_kd` takes no time and no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optuna_kd.objective import DistillationObjective, FunctionObjective
+    from optuna_kd.recipe import ProxyConfig, Recipe, canonical
+    from optuna_kd.runner import SearchResult, search
+    from optuna_kd.student import build_distiller, load_student
+    from optuna_kd.study import best_recipe, create_study, load_study, optimize
+    from optuna_kd.training import DistillResult, ImageClassification, distill
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DistillResult",
+    "DistillationObjective",
+    "FunctionObjective",
+    "ImageClassification",
+    "ProxyConfig",
+    "Recipe",
+    "SearchResult",
+    "best_recipe",
+    "build_distiller",
+    "canonical",
+    "create_study",
+    "distill",
+    "load_student",
+    "load_study",
+    "optimize",
+    "search",
+]
+
+_HOMES = {
+    "DistillResult": "training",
+    "DistillationObjective": "objective",
+    "FunctionObjective": "objective",
+    "ImageClassification": "training",
+    "ProxyConfig": "recipe",
+    "Recipe": "recipe",
+    "SearchResult": "runner",
+    "best_recipe": "study",
+    "build_distiller": "student",
+    "canonical": "recipe",
+    "create_study": "study",
+    "distill": "training",
+    "load_student": "student",
+    "load_study": "study",
+    "optimize": "study",
+    "search": "runner",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,291 @@
+"""The command line: `optuna-kd search | distill | spaces | export`."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import warnings
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from optuna_kd import __version__
+
+app = typer.Typer(
+    name="optuna-kd",
+    help="Finds the knowledge-distillation recipe, and the student, by itself.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+console = Console()
+errors = Console(stderr=True)
+
+
+class SpaceName(StrEnum):
+    """What can be searched."""
+
+    auto_kd = "auto-kd"
+    extended = "auto-kd-extended"
+    feature_only = "feature-only"
+    naive = "naive"
+
+
+class SamplerName(StrEnum):
+    """How it is searched."""
+
+    mcts = "mcts"
+    random = "random"
+    tpe = "tpe"
+    nsga2 = "nsga2"
+
+
+class RewardName(StrEnum):
+    """What a proxy is worth (the paper's Table 9)."""
+
+    bounded = "bounded"
+    paper = "paper"
+    ce = "ce"
+    ce_l1 = "ce-l1"
+    accuracy = "accuracy"
+
+
+Data = Annotated[
+    str,
+    typer.Option("--data", help="digits, cifar10:DIR, cifar100:DIR or imagefolder:DIR.", metavar="SOURCE"),
+]
+Teacher = Annotated[
+    str | None,
+    typer.Option("--teacher", help="Name of the teacher network. [default: resnet20]", metavar="NAME"),
+]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(
+        "--teacher-checkpoint",
+        help="Weights of the teacher (a state_dict). Without it the teacher is trained first and kept.",
+        metavar="FILE",
+    ),
+]
+Student = Annotated[
+    str | None,
+    typer.Option(
+        "--student",
+        help="Name of the student network. [default: resnet8x0.125 on digits, else resnet8]",
+        metavar="NAME",
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", help="All randomness derives from it.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
+Epochs = Annotated[
+    int | None,
+    typer.Option("--epochs", help="Epochs of each full training. [default: 15 on digits, else 60]", min=1),
+]
+Seeds = Annotated[
+    int | None,
+    typer.Option("--seeds", help="Students per method in the closing table. [default: 10 on digits, else 3]", min=1),
+]
+MaxTrain = Annotated[
+    int | None,
+    typer.Option("--max-train", help="Use at most this many training images, each class in proportion.", min=1),
+]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", help="Images per step. [default: 64 on digits, else 128]", min=1)
+]
+ImageSize = Annotated[
+    int | None, typer.Option("--image-size", help="Resize and crop an image folder to this side.", min=8)
+]
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        console.print(__version__, highlight=False)
+        raise typer.Exit
+
+
+@app.command()
+def search(
+    data: Data = "digits",
+    teacher: Teacher = None,
+    teacher_checkpoint: Checkpoint = None,
+    student: Student = None,
+    trials: Annotated[
+        int | None,
+        typer.Option("--trials", help="Total of the study, earlier runs included. [default: 60]", min=1),
+    ] = None,
+    timeout: Annotated[
+        str | None,
+        typer.Option("--timeout", help="Time for the whole job, e.g. 20m or 1h30m.", metavar="DURATION"),
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", help="Processes; each gets its share of the cores.", min=1)] = 2,
+    storage: Annotated[str, typer.Option("--storage", help="Database URL.", metavar="URL")] = "sqlite:///optuna_kd.db",
+    study_name: Annotated[
+        str | None, typer.Option("--study-name", help="[default: derived from the settings]", metavar="NAME")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    space: Annotated[SpaceName, typer.Option("--space", help="What is searched; see `optuna-kd spaces`.")] = (
+        SpaceName.auto_kd
+    ),
+    sampler: Annotated[SamplerName, typer.Option("--sampler", help="How it is searched.")] = SamplerName.mcts,
+    reward: Annotated[RewardName, typer.Option("--reward", help="What a proxy is worth.")] = RewardName.bounded,
+    temperatures: Annotated[
+        str | None,
+        typer.Option(
+            "--temperatures",
+            help="Logit temperatures of the auto-kd space; the paper's supplement has 1,4,8,16. [default: 1,2,4,8]",
+            metavar="LIST",
+        ),
+    ] = None,
+    proxy_epochs: Annotated[
+        int | None,
+        typer.Option("--proxy-epochs", help="Epochs of a proxy. [default: 8 on digits, else 12]", min=1),
+    ] = None,
+    subset: Annotated[
+        float | None,
+        typer.Option(
+            "--subset",
+            help="Training images of a proxy: a share up to 1, or a number above. [default: 1 on digits, else 0.2]",
+        ),
+    ] = None,
+    subset_by: Annotated[
+        str, typer.Option("--subset-by", help="images: some of every class; classes: all of some classes.")
+    ] = "images",
+    epochs: Epochs = None,
+    seeds: Seeds = None,
+    confirm: Annotated[
+        str,
+        typer.Option("--confirm", help="Best recipes scored again x new seeds of each; 0 for none.", metavar="NxM"),
+    ] = "5x3",
+    max_train: MaxTrain = None,
+    batch_size: BatchSize = None,
+    image_size: ImageSize = None,
+    runs: Annotated[Path, typer.Option("--runs", help="Results are written to RUNS/<study name>/.")] = Path("runs"),
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show layers, space, time and disk, and stop before the controls."),
+    ] = False,
+) -> None:
+    """Find a recipe, train the student with it and with the controls, and compare them honestly.
+
+    Running the same command again goes on where it was stopped.
+    """
+    from optuna_kd.commands import SearchOptions, run_search
+
+    run_search(
+        SearchOptions(
+            data=data,
+            teacher=teacher,
+            teacher_checkpoint=teacher_checkpoint,
+            student=student,
+            seed=seed,
+            device=device,
+            epochs=epochs,
+            seeds=seeds,
+            max_train=max_train,
+            batch_size=batch_size,
+            image_size=image_size,
+            trials=trials,
+            timeout=timeout,
+            workers=workers,
+            storage=storage,
+            study_name=study_name,
+            space=space.value,
+            sampler=sampler.value,
+            reward=reward.value,
+            temperatures=temperatures,
+            proxy_epochs=proxy_epochs,
+            subset=subset,
+            subset_by=subset_by,
+            confirm=confirm,
+            runs=runs,
+            dry_run=dry_run,
+        ),
+        console,
+    )
+
+
+@app.command()
+def distill(
+    recipe: Annotated[Path, typer.Option("--recipe", help="The recipe file of a search.", metavar="FILE")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for student, recipe and summary.")] = Path("runs/distill"),
+    data: Data = "digits",
+    teacher: Teacher = None,
+    teacher_checkpoint: Checkpoint = None,
+    student: Student = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    epochs: Epochs = None,
+    seeds: Seeds = None,
+    max_train: MaxTrain = None,
+    batch_size: BatchSize = None,
+    image_size: ImageSize = None,
+) -> None:
+    """Train a known recipe in full."""
+    from optuna_kd.commands import TaskOptions, run_distill
+
+    options = TaskOptions(
+        data=data,
+        teacher=teacher,
+        teacher_checkpoint=teacher_checkpoint,
+        student=student,
+        seed=seed,
+        device=device,
+        epochs=epochs,
+        seeds=seeds,
+        max_train=max_train,
+        batch_size=batch_size,
+        image_size=image_size,
+    )
+    run_distill(options, recipe, out, console)
+
+
+@app.command()
+def spaces() -> None:
+    """Show what can be searched."""
+    from optuna_kd.commands import show_spaces
+
+    show_spaces(console)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished search, e.g. runs/<study name>.")],
+    onnx: Annotated[Path, typer.Option("--onnx", help="The file to write.", metavar="FILE")],
+) -> None:
+    """Write the student of a finished search as ONNX."""
+    from optuna_kd.commands import run_export
+
+    run_export(run, onnx, console)
+
+
+def main() -> NoReturn:
+    """Run the command line; wrong input gets one line and exit code 2, Ctrl-C gets 130."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    signal.signal(signal.SIGTERM, _interrupt)  # pre-emption is Ctrl-C
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            app(standalone_mode=True)
+    except KeyboardInterrupt:
+        errors.print("Stopped. What is finished is kept; the same command goes on from there.", highlight=False)
+        sys.exit(130)
+    except (ValueError, OSError) as error:
+        errors.print(f"Error: {error}", highlight=False, markup=False, soft_wrap=True, style="red")
+        sys.exit(2)
+    sys.exit(0)
+
+
+def _interrupt(*_: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""What a worker process does: one proxy, one trial, one full training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
+from optuna.study import Study
+from optuna.trial import Trial
+
+from optuna_kd.objective import DistillationObjective
+from optuna_kd.recipe import ProxyConfig, Recipe
+from optuna_kd.rewards import REWARDS
+from optuna_kd.seeds import derive_seed
+from optuna_kd.storages import create_storage
+from optuna_kd.study import SAMPLERS
+from optuna_kd.training.full import save_student, train_student
+from optuna_kd.training.offline import TeacherKnowledge
+from optuna_kd.training.task import ImageClassification
+from optuna_kd.training.trainer import LossRejected, StudentTraining
+
+SESSION = "session"  # user attribute of a trial: which run of the command it belongs to
+
+
+@dataclass
+class Worker:
+    """The context of a worker process."""
+
+    task: ImageClassification
+    objective: DistillationObjective
+    study: Study
+    sampler: str | BaseSampler
+    seed: int
+    session: str
+
+    @property
+    def knowledge(self) -> TeacherKnowledge | None:
+        """The stored outputs of the teacher."""
+        return self.objective.knowledge
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """How to create a `Worker` in another process.
+
+    Args:
+        create_task: Gives the task.
+        proxy, reward: Of the objective.
+        knowledge: The file with the teacher's outputs, or None to ask it online.
+        storage: URL, or the storage itself when everything runs in one process.
+        study_name: Of the searched study.
+        sampler: A name, or a sampler.
+        pruner: The pruner.
+        seed: Of the study.
+        session: Of this run of the command.
+    """
+
+    create_task: Callable[[], ImageClassification]
+    proxy: ProxyConfig
+    reward: str
+    knowledge: str | None
+    storage: str | BaseStorage
+    study_name: str
+    sampler: str | BaseSampler
+    pruner: BasePruner
+    seed: int
+    session: str
+
+    def __call__(self) -> Worker:
+        """Create the context."""
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        task = self.create_task()
+        objective = DistillationObjective(task, proxy=self.proxy, reward=self.reward, knowledge=self.knowledge)
+        sampler = self.sampler if isinstance(self.sampler, BaseSampler) else SAMPLERS[self.sampler](self.seed)
+        study = optuna.load_study(
+            study_name=self.study_name,
+            storage=create_storage(self.storage),
+            sampler=sampler,
+            pruner=self.pruner,
+        )
+        return Worker(task, objective, study, self.sampler, self.seed, self.session)
+
+
+def run_trial(worker: Worker, order: int) -> dict[str, Any]:
+    """Run one trial of the study.
+
+    Args:
+        worker: The context.
+        order: Which trial of the study this is going to be, for samplers that have no seed per trial.
+    """
+    if isinstance(worker.sampler, str) and worker.sampler != "mcts":
+        # Optuna's samplers hold one random state each: two workers, or a resumed study, would repeat it.
+        worker.study.sampler = SAMPLERS[worker.sampler](derive_seed(worker.seed, "sampler", order))
+    ran: dict[str, int] = {}
+
+    def objective(trial: Trial) -> float:
+        trial.set_user_attr(SESSION, worker.session)
+        ran["number"] = trial.number
+        return worker.objective(trial)
+
+    worker.study.optimize(objective, n_trials=1)
+    trial = worker.study.trials[ran["number"]]
+    return {
+        "number": trial.number,
+        "state": trial.state.name,
+        "value": trial.value,
+        "recipe": trial.user_attrs.get("recipe"),
+        "epochs": trial.user_attrs.get("epochs", 0),
+        "seconds": trial.user_attrs.get("seconds", 0.0),
+    }
+
+
+def run_proxy(worker: Worker, recipe: Recipe, seed: int) -> dict[str, Any]:
+    """Run one unpruned proxy outside the study: a control, or a confirmation."""
+    objective = worker.objective
+    rungs = []
+    try:
+        training = StudentTraining(worker.task, recipe, objective.proxy, seed=seed, knowledge=worker.knowledge)
+        rungs = list(training.run())
+        metrics = rungs[-1].metrics
+    except LossRejected as rejected:
+        return {
+            "recipe": str(recipe),
+            "reward": 0.0,
+            "reject_reason": str(rejected),
+            "epochs": objective.proxy.epochs,
+        }
+    return {
+        "recipe": str(recipe),
+        "reward": objective.reward(metrics),
+        "reward_paper": REWARDS["paper"](metrics),
+        "accuracy": metrics.accuracy,
+        "cross_entropy": metrics.cross_entropy,
+        "cka": metrics.cka,
+        "gaps": {str(rung.epoch): rung.metrics.gap for rung in rungs},
+        "epochs": objective.proxy.epochs,
+    }
+
+
+def run_full(worker: Worker, recipe: Recipe, epochs: int, index: int, file: str | None) -> dict[str, Any]:
+    """Train one student in full; write its weights to `file` where one is given."""
+    run, student = train_student(
+        worker.task, recipe, epochs=epochs, seed=worker.seed, index=index, knowledge=worker.knowledge
+    )
+    if file is not None:
+        path = Path(file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_student(student.state_dict(), path)
+    return {"recipe": str(recipe), "epochs": epochs, **dataclasses.asdict(run)}

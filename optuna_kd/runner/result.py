@@ -1,0 +1,226 @@
+"""What a search ends with: the student, the recipe, the table and one honest sentence."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from optuna.study import Study
+from rich.table import Table
+from torch import nn
+
+from optuna_kd.analysis.statistics import Comparison, compare
+from optuna_kd.models import count_parameters, latency_ms
+from optuna_kd.recipe import Recipe, StudentConfig
+from optuna_kd.training.full import mean_and_sd
+from optuna_kd.training.task import ImageClassification
+from optuna_kd.training.trainer import accuracy
+
+LABELS, PLAIN, TUNED, SEARCHED = "labels only", "plain KD", "tuned KD", "searched recipe"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the closing table.
+
+    Args:
+        method: Name.
+        recipe: What it trained with; None for the teacher.
+        accuracies: One per seed, in [0, 1], last epoch.
+        parameters: Of the network that is kept.
+        latency_ms: One image on one CPU thread.
+        seconds: Mean wall-clock time of one training; None for the teacher.
+    """
+
+    method: str
+    recipe: str | None
+    accuracies: tuple[float, ...]
+    parameters: int
+    latency_ms: float
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The outcome of `optuna_kd.search`.
+
+    Args:
+        study: The searched study.
+        recipe: The recipe that was found.
+        student: The student trained with it that has the best validation accuracy.
+        rows: The closing table: teacher, controls, recipe.
+        comparisons: The recipe against each control, paired over the seeds.
+        verdict: One sentence.
+        part: "test", or "validation" where the task has no test data.
+        directory: Where student, recipe and summary were written.
+    """
+
+    study: Study
+    recipe: Recipe
+    student: nn.Module
+    rows: tuple[Row, ...]
+    comparisons: Mapping[str, Comparison]
+    verdict: str
+    part: str
+    directory: Path
+
+    def table(self) -> Table:
+        """The closing table, for a rich console."""
+        seeds = len(self.rows[-1].accuracies)
+        table = Table(title=f"{self.part.capitalize()} accuracy, last epoch, mean ± sd over {seeds} seeds")
+        table.add_column("method")
+        table.add_column("accuracy %", justify="right")
+        table.add_column("parameters", justify="right")
+        table.add_column("CPU ms/image", justify="right")
+        table.add_column("seconds", justify="right")
+        table.add_column("recipe", overflow="fold")
+        for row in self.rows:
+            mean, sd = mean_and_sd(row.accuracies)
+            spread = f" ± {100 * sd:.2f}" if len(row.accuracies) > 1 else ""
+            table.add_row(
+                row.method,
+                f"{100 * mean:.2f}{spread}",
+                f"{row.parameters:,}",
+                f"{row.latency_ms:.2f}",
+                "" if row.seconds is None else f"{row.seconds:.1f}",
+                row.recipe or "",
+            )
+        return table
+
+    def save(self, directory: str | Path) -> Path:
+        """Copy `student.pt`, `recipe.json` and `summary.json` to another folder; return it."""
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("student.pt", "recipe.json", "summary.json"):
+            shutil.copy2(self.directory / name, folder / name)
+        return folder
+
+
+def conclude(
+    study: Study,
+    task: ImageClassification,
+    methods: Mapping[str, Recipe],
+    records: Mapping[str, Sequence[Mapping[str, Any]]],
+    folder: Path,
+    *,
+    student_file: Any,
+    student_config: StudentConfig | None = None,
+) -> SearchResult:
+    """Choose the student by validation accuracy, compare the methods, write the files.
+
+    Args:
+        study: The searched study.
+        task: Its task.
+        methods: Recipe of each method, the searched one among them.
+        records: The full trainings of each method, one per seed, in the same order of seeds.
+        folder: Where to write.
+        student_file: `student_file(index)` is the file of the searched student of a seed.
+        student_config: Name of the student, where it is a registered model.
+    """
+    part = "test" if task.test_set is not None else "validation"
+    field = "test_accuracy" if part == "test" else "val_accuracy"
+    student = task.make_student(seed=0)
+    parameters, latency = count_parameters(student), latency_ms(student, _example(task))
+    rows = [
+        Row(
+            "teacher",
+            None,
+            (accuracy(task, task.teacher, "test" if part == "test" else "val"),),
+            count_parameters(task.teacher),
+            latency_ms(task.teacher, _example(task)),
+            None,
+        )
+    ]
+    values: dict[str, list[float]] = {}
+    for method, recipe in methods.items():
+        runs = records[method]
+        values[method] = [run[field] for run in runs]
+        seconds = sum(run["seconds"] for run in runs) / len(runs)
+        rows.append(Row(method, str(recipe), tuple(values[method]), parameters, latency, seconds))
+    controls = {name: found for name, found in values.items() if name != SEARCHED}
+    comparisons = compare(values[SEARCHED], controls)
+    verdict = judge(comparisons, same_recipe=methods[SEARCHED] == methods[TUNED])
+
+    best = max(records[SEARCHED], key=lambda run: run["val_accuracy"])
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = student_file(best["seed"])
+    shutil.copy2(chosen, folder / "student.pt")
+    student.load_state_dict(torch.load(folder / "student.pt", weights_only=True))
+    recipe = Recipe(methods[SEARCHED].distiller, student_config)
+    recipe.save(folder / "recipe.json")
+    result = SearchResult(study, recipe, student.eval(), tuple(rows), comparisons, verdict, part, folder)
+    (folder / "summary.json").write_text(json.dumps(_summary(result, task, records), indent=2) + "\n", "utf-8")
+    return result
+
+
+def judge(comparisons: Mapping[str, Comparison], *, same_recipe: bool = False) -> str:
+    """Say in one sentence whether the recipe beats tuned KD, and what so many seeds can show."""
+    tuned = comparisons[TUNED]
+    if same_recipe:
+        return "The search found nothing better than tuned KD: it ends with the same recipe."
+    points = f"{100 * tuned.difference:+.2f} points"
+    if tuned.n < 2:
+        return f"The searched recipe is {points} from tuned KD, with one seed: nothing can be said about noise."
+    reach = f"{tuned.n} seeds can show differences from {100 * tuned.detectable:.2f} points on"
+    p = f"p = {tuned.adjusted:.2g} after Holm's correction"
+    if tuned.significant and tuned.difference > 0:
+        beaten = [
+            name for name in (PLAIN, LABELS) if comparisons[name].significant and comparisons[name].difference > 0
+        ]
+        also = f", as it beats {' and '.join(beaten)}" if beaten else ""
+        return f"The searched recipe beats tuned KD by {points} ({p}){also}; {reach}."
+    if tuned.significant:
+        return f"The searched recipe is worse than tuned KD: {points} ({p}); {reach}. Use tuned KD."
+    return f"The searched recipe does not beat tuned KD beyond noise: {points} ({p}); {reach}."
+
+
+def _summary(
+    result: SearchResult, task: ImageClassification, records: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, Any]:
+    return {
+        "study": result.study.study_name,
+        "verdict": result.verdict,
+        "recipe": str(Recipe(result.recipe.distiller)),
+        "accuracy_of": f"{result.part} data, read once per student after its training; the recipe, the controls "
+        "and the student were chosen on validation data",
+        "table": [{**asdict(row), "accuracies": list(row.accuracies)} for row in result.rows],
+        "comparisons": {
+            name: {key: value if math.isfinite(value) else None for key, value in _numbers(found).items()}
+            for name, found in result.comparisons.items()
+        },
+        "runs": {method: [dict(run) for run in runs] for method, runs in records.items()},
+        "student": {
+            "name": task.student_name,
+            "classes": task.num_classes,
+            "image_shape": list(task.image_shape),
+            "class_names": list(task.train_set.class_names or ()),
+        },
+        "preprocessing": task.preprocessing(),
+        "layers": task.layers(),
+        "images": {
+            "train": len(task.train_set),
+            "validation": len(task.val_set),
+            "test": len(task.test_set) if task.test_set is not None else 0,
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("optuna-kd", "optuna", "torch", "torchvision")},
+        },
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _numbers(comparison: Comparison) -> dict[str, float]:
+    return {key: value for key, value in asdict(comparison).items() if key != "other"}
+
+
+def _example(task: ImageClassification) -> torch.Tensor:
+    return torch.zeros(1, *task.image_shape)

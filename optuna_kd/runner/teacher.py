@@ -1,0 +1,102 @@
+"""The teacher: checked before anything is learned from it, and trained first where there is none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from optuna_kd.models import load_weights, unwrap
+from optuna_kd.recipe import ProxyConfig, Recipe
+from optuna_kd.seeds import derive_seed
+from optuna_kd.training.full import save_student
+from optuna_kd.training.task import ImageClassification
+from optuna_kd.training.trainer import StudentTraining, accuracy
+
+logger = logging.getLogger(__name__)
+
+
+class TeacherError(ValueError):
+    """The teacher cannot teach this task."""
+
+
+def check_teacher(task: ImageClassification) -> float:
+    """Measure the teacher on the validation data.
+
+    Returns:
+        Its accuracy, in [0, 1].
+
+    Raises:
+        TeacherError: If it is not clearly better than guessing the most frequent class.
+    """
+    score = accuracy(task, task.teacher, "val")
+    count = len(task.val_set)
+    chance = float(task.val_set.labels.bincount().max()) / count
+    noise = 2 * (chance * (1 - chance) / count) ** 0.5
+    if score <= chance + noise:
+        raise TeacherError(
+            f"The teacher scores {100 * score:.1f} % on the validation data; guessing scores {100 * chance:.1f} %. "
+            "Likely reasons: it was trained with another normalisation (normalize=...), with the classes in "
+            "another order, or the checkpoint belongs to other data."
+        )
+    return score
+
+
+def trained_teacher(
+    create: Callable[[], nn.Module],
+    create_task: Callable[[nn.Module, Callable[[], nn.Module]], ImageClassification],
+    *,
+    name: str,
+    epochs: int,
+    say: Callable[[str], None] = logger.info,
+) -> nn.Module:
+    """Load a teacher from the cache, or train it on the labels first and keep it there.
+
+    Args:
+        create: Gives the untrained network.
+        create_task: Gives the task for a teacher and a student; the teacher is trained as its student.
+        name: Of the network, for messages and the file.
+        epochs: Of its training.
+        say: Told what happens.
+    """
+    task = create_task(create(), create)
+    file = cache_folder() / "teachers" / f"{name.replace('/', '-')}-{_key(task, epochs)}.pt"
+    teacher = task.make_student(derive_seed("teacher"))
+    if file.is_file():
+        try:
+            load_weights(teacher, file)
+            say(f"Teacher {name} from {file}")
+            return teacher
+        except ValueError as error:
+            say(f"The cached teacher cannot be used and is trained again: {error}")
+    say(f"Training the teacher {name}: {epochs} epochs on {len(task.train_set):,} images")
+    training = StudentTraining(task, Recipe(), ProxyConfig(epochs=epochs, rungs=(epochs,)), seed=derive_seed("teacher"))
+    for _ in training.train():
+        pass
+    training.observer.close()
+    teacher = unwrap(training.student)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_student(teacher.state_dict(), file)
+        say(f"Kept in {file}")
+    except OSError as error:
+        say(f"The teacher cannot be kept for the next time: {error}")
+    return teacher.cpu()
+
+
+def cache_folder() -> Path:
+    """Where teachers and decoded images are kept: `$OPTUNA_KD_CACHE`, else `~/.cache/optuna_kd`."""
+    given = os.environ.get("OPTUNA_KD_CACHE")
+    return Path(given) if given else Path.home() / ".cache" / "optuna_kd"
+
+
+def _key(task: ImageClassification, epochs: int) -> str:
+    described: dict[str, Any] = {key: value for key, value in task.describe().items() if "teacher" not in key}
+    text = json.dumps({**described, "epochs": epochs}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]

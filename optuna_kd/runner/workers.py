@@ -1,0 +1,177 @@
+"""Worker processes: jobs go in, results come out in the order in which they finish.
+
+The processes are loky's: they carry any task (closures, classes of a script, notebooks), do not run the
+user's main module again, and a worker that dies is noticed instead of waited for.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from loky import ProcessPoolExecutor
+from loky.process_executor import TerminatedWorkerError
+
+Context = TypeVar("Context")
+
+RESTARTS = 3  # worker crashes in a row after which the run gives up
+
+
+class WorkersDiedError(RuntimeError):
+    """Worker processes were killed again and again, usually for memory."""
+
+
+@dataclass(frozen=True)
+class Job(Generic[Context]):
+    """One piece of work: `function(context, *arguments)`, run in some worker."""
+
+    key: str
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: a result, or the exception it raised."""
+
+    key: str
+    result: Any = None
+    error: BaseException | None = None
+
+
+class Workers(Generic[Context]):
+    """Runs jobs in `count` processes of `threads` torch threads each; with one, in this process.
+
+    Args:
+        count: Processes; 1 runs the jobs here, one after another.
+        create_context: Called once in every process; its result is the first argument of each job.
+        threads: Torch threads of each process; None shares the cores out.
+        on_crash: Called when worker processes died; their unfinished jobs run again afterwards.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        create_context: Callable[[], Context],
+        *,
+        threads: int | None = None,
+        on_crash: Callable[[], None] = lambda: None,
+    ) -> None:
+        if count < 1:
+            raise ValueError(f"workers must be >= 1; got {count!r}.")
+        self.count = count
+        self.threads = threads or max(1, (os.cpu_count() or 1) // count)
+        self._create_context = create_context
+        self._on_crash = on_crash
+        self._executor: ProcessPoolExecutor | None = None
+        self._context: Context | None = None
+
+    def __enter__(self) -> Workers[Context]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the worker processes at once."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, kill_workers=True)
+            self._executor = None
+
+    def run(self, jobs: Sequence[Job[Context]] | Iterator[Job[Context]]) -> Iterator[Outcome]:
+        """Run jobs, never more in flight than there are workers; yield each outcome as it comes.
+
+        `jobs` is read lazily, so that a caller can stop a stream of jobs by ending it.
+
+        Raises:
+            WorkersDiedError: If worker processes die again and again.
+        """
+        return self._run_here(iter(jobs)) if self.count == 1 else self._run_in_processes(iter(jobs))
+
+    def _run_here(self, jobs: Iterator[Job[Context]]) -> Iterator[Outcome]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            if self._context is None:
+                self._context = self._create_context()
+            for job in jobs:
+                try:
+                    outcome = Outcome(job.key, job.function(self._context, *job.arguments))
+                except Exception as error:
+                    outcome = Outcome(job.key, error=error)
+                yield outcome
+        finally:
+            torch.set_num_threads(before)
+
+    def _run_in_processes(self, jobs: Iterator[Job[Context]]) -> Iterator[Outcome]:
+        flying: dict[Future[Any], Job[Context]] = {}
+        again: list[Job[Context]] = []
+        crashes = 0
+        while True:
+            while len(flying) < self.count:
+                job = again.pop() if again else next(jobs, None)
+                if job is None:
+                    break
+                flying[self._submit(job)] = job
+            if not flying:
+                return
+            done, _ = wait(flying, return_when=FIRST_COMPLETED)
+            for future in done:
+                job = flying.pop(future)
+                error = future.exception()
+                if isinstance(error, TerminatedWorkerError):
+                    again.append(job)
+                    continue
+                crashes = 0
+                yield Outcome(job.key, None if error else future.result(), error)
+            if again:
+                again += flying.values()
+                flying.clear()
+                crashes += 1
+                self.stop()
+                self._on_crash()
+                if crashes > RESTARTS:
+                    raise WorkersDiedError(
+                        f"Worker processes were killed {crashes} times in a row, usually for lack of memory. "
+                        "Use fewer workers or smaller batches."
+                    )
+
+    def _submit(self, job: Job[Context]) -> Future[Any]:
+        if self._executor is None:
+            self._executor = ProcessPoolExecutor(
+                max_workers=self.count,
+                initializer=_start_worker,
+                initargs=(self._create_context, self.threads),
+                env={"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)},
+            )
+        return self._executor.submit(_run_job, job.function, job.arguments)
+
+
+_context: Any = None  # of this worker process, set by its initializer
+
+
+def _start_worker(create_context: Callable[[], Any], threads: int) -> None:
+    global _context
+    # Ctrl-C reaches the whole process group; the parent decides what happens then.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+    torch.set_num_threads(threads)
+    _context = create_context()
+
+
+def _run_job(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    return function(_context, *arguments)
+
+
+def _follow(parent: int) -> None:
+    """End this worker when its parent was killed: nobody would read its results."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
