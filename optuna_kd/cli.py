@@ -6,12 +6,12 @@ import logging
 import signal
 import sys
 import warnings
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from typer.exceptions import TyperException
 
 from optuna_kd import __version__
 
@@ -25,34 +25,6 @@ app = typer.Typer(
 )
 console = Console()
 errors = Console(stderr=True)
-
-
-class SpaceName(StrEnum):
-    """What can be searched."""
-
-    auto_kd = "auto-kd"
-    extended = "auto-kd-extended"
-    feature_only = "feature-only"
-    naive = "naive"
-
-
-class SamplerName(StrEnum):
-    """How it is searched."""
-
-    mcts = "mcts"
-    random = "random"
-    tpe = "tpe"
-    nsga2 = "nsga2"
-
-
-class RewardName(StrEnum):
-    """What a proxy is worth (the paper's Table 9)."""
-
-    bounded = "bounded"
-    paper = "paper"
-    ce = "ce"
-    ce_l1 = "ce-l1"
-    accuracy = "accuracy"
 
 
 Data = Annotated[
@@ -83,7 +55,11 @@ Seed = Annotated[int, typer.Option("--seed", help="All randomness derives from i
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
 Epochs = Annotated[
     int | None,
-    typer.Option("--epochs", help="Epochs of each full training. [default: 15 on digits, else 60]", min=1),
+    typer.Option(
+        "--epochs",
+        help="Epochs of each full training. [default: 15 on digits, else 30, or 10 for many images on a CPU]",
+        min=1,
+    ),
 ]
 Seeds = Annotated[
     int | None,
@@ -101,13 +77,19 @@ ImageSize = Annotated[
 ]
 
 
-@app.callback()
-def _main(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         console.print(__version__, highlight=False)
         raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Find the knowledge-distillation recipe, and the student, by itself."""
 
 
 @app.command()
@@ -131,11 +113,13 @@ def search(
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
-    space: Annotated[SpaceName, typer.Option("--space", help="What is searched; see `optuna-kd spaces`.")] = (
-        SpaceName.auto_kd
-    ),
-    sampler: Annotated[SamplerName, typer.Option("--sampler", help="How it is searched.")] = SamplerName.mcts,
-    reward: Annotated[RewardName, typer.Option("--reward", help="What a proxy is worth.")] = RewardName.bounded,
+    space: Annotated[
+        str, typer.Option("--space", help="auto-kd, auto-kd-extended, feature-only or naive; see `optuna-kd spaces`.")
+    ] = "auto-kd",
+    sampler: Annotated[str, typer.Option("--sampler", help="mcts, random, tpe or nsga2.")] = "mcts",
+    reward: Annotated[
+        str, typer.Option("--reward", help="What a proxy is worth: bounded, paper, ce, ce-l1 or accuracy.")
+    ] = "bounded",
     temperatures: Annotated[
         str | None,
         typer.Option(
@@ -152,7 +136,8 @@ def search(
         float | None,
         typer.Option(
             "--subset",
-            help="Training images of a proxy: a share up to 1, or a number above. [default: 1 on digits, else 0.2]",
+            help="Training images of a proxy: a share up to 1, or a number above. "
+            "[default: 1 on digits, else 0.2, but 1,000 images at least]",
         ),
     ] = None,
     subset_by: Annotated[
@@ -197,9 +182,9 @@ def search(
             workers=workers,
             storage=storage,
             study_name=study_name,
-            space=space.value,
-            sampler=sampler.value,
-            reward=reward.value,
+            space=space,
+            sampler=sampler,
+            reward=reward,
             temperatures=temperatures,
             proxy_epochs=proxy_epochs,
             subset=subset,
@@ -269,18 +254,24 @@ def export(
 def main() -> NoReturn:
     """Run the command line; wrong input gets one line and exit code 2, Ctrl-C gets 130."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    warnings.simplefilter("ignore")  # of the libraries below; what matters to users is said in words
     signal.signal(signal.SIGTERM, _interrupt)  # pre-emption is Ctrl-C
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            app(standalone_mode=True)
-    except KeyboardInterrupt:
-        errors.print("Stopped. What is finished is kept; the same command goes on from there.", highlight=False)
+        sys.exit(app(standalone_mode=False) or 0)
+    except (KeyboardInterrupt, typer.Abort):
+        _complain("Stopped. What is finished is kept; the same command goes on from there.", style="yellow")
         sys.exit(130)
-    except (ValueError, OSError) as error:
-        errors.print(f"Error: {error}", highlight=False, markup=False, soft_wrap=True, style="red")
+    except TyperException as error:
+        if message := error.format_message():  # without a command the help was printed instead
+            _complain(f"Error: {message} Try `{' '.join(['optuna-kd', *sys.argv[1:2]])} --help`.")
         sys.exit(2)
-    sys.exit(0)
+    except (ValueError, OSError) as error:
+        _complain(f"Error: {error}")
+        sys.exit(2)
+
+
+def _complain(text: str, style: str = "red") -> None:
+    errors.print(text, highlight=False, markup=False, soft_wrap=True, style=style)
 
 
 def _interrupt(*_: Any) -> NoReturn:

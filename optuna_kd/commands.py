@@ -10,29 +10,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from torch import nn
 
 from optuna_kd.data import DataSplits, load_data
 from optuna_kd.models import create_model, load_weights
 from optuna_kd.objective import dead_cells
 from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig
+from optuna_kd.rewards import REWARDS
 from optuna_kd.runner.estimate import estimate, seconds_per_step
-from optuna_kd.runner.main_job import Plan, parse_duration, search
-from optuna_kd.runner.progress import create_reporter, format_seconds
-from optuna_kd.runner.teacher import cache_folder, check_teacher, trained_teacher
+from optuna_kd.runner.main_job import METHODS, Plan, parse_duration, search
+from optuna_kd.runner.progress import Reporter, create_reporter, format_seconds
+from optuna_kd.runner.teacher import cache_folder, check_teacher, teacher_file, trained_teacher
+from optuna_kd.runner.workers import share_of_cores
 from optuna_kd.search_space import SPACES, Space, create_space
+from optuna_kd.storages import create_storage
 from optuna_kd.student import export_onnx
-from optuna_kd.training.full import distill
+from optuna_kd.study import SAMPLERS
+from optuna_kd.training.full import FullRun, distill
 from optuna_kd.training.offline import knowledge_bytes
-from optuna_kd.training.task import ImageClassification
+from optuna_kd.training.task import ImageClassification, resolve_device
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """Models and budgets that suit a data set on a CPU."""
+    """Models and budgets that suit a data set."""
 
     teacher: str
     student: str
@@ -46,7 +49,20 @@ class Defaults:
 
 # On the digits the student has 1,384 parameters and some 200 steps: little enough that teaching matters.
 DIGITS = Defaults("resnet20", "resnet8x0.125", 30, proxy_epochs=8, epochs=15, seeds=10, batch_size=64, subset=1.0)
-NATURAL = Defaults("resnet20", "resnet8", 30, proxy_epochs=12, epochs=60, seeds=3, batch_size=128, subset=0.2)
+NATURAL = Defaults("resnet20", "resnet8", 30, proxy_epochs=12, epochs=30, seeds=3, batch_size=128, subset=0.2)
+MANY_IMAGES = 10_000  # above which a CPU gets a third of the epochs by default
+PROXY_IMAGES = 1_000  # below which a proxy is not cut by default: it would rank noise
+
+
+def suitable_defaults(options: TaskOptions, splits: DataSplits) -> Defaults:
+    """Choose what suits data and device; every part can be given on the command line."""
+    if splits.name == "digits":
+        return DIGITS
+    images = _training_images(splits)
+    defaults = dataclasses.replace(NATURAL, subset=max(NATURAL.subset, min(1.0, PROXY_IMAGES / images)))
+    if images > MANY_IMAGES and resolve_device(options.device).type == "cpu":
+        return dataclasses.replace(defaults, teacher_epochs=10, epochs=10)
+    return defaults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,19 +82,14 @@ class TaskOptions:
     seed: int
 
     @property
-    def defaults(self) -> Defaults:
-        """What suits the data set."""
-        return DIGITS if self.data == "digits" else NATURAL
-
-    @property
     def teacher_name(self) -> str:
         """The teacher, by name."""
-        return self.teacher or self.defaults.teacher
+        return self.teacher or NATURAL.teacher
 
     @property
     def student_name(self) -> str:
         """The student, by name."""
-        return self.student or self.defaults.student
+        return self.student or (DIGITS if self.data == "digits" else NATURAL).student
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,29 +115,33 @@ class SearchOptions(TaskOptions):
 
 def run_search(options: SearchOptions, console: Console) -> None:
     """Run the main job and print its table."""
-    defaults = options.defaults
-    space = _space(options)
-    confirm = _pair(options.confirm)
+    space, confirm = _space(options), _pair(options.confirm)
+    budget = parse_duration(options.timeout) if options.timeout else None
+    SAMPLERS[options.sampler], REWARDS[options.reward]
+    splits = load_splits(options)
+    defaults = suitable_defaults(options, splits)
+    proxy = _proxy(options, splits, defaults)
     plan = Plan(
-        trials=options.trials or (None if options.timeout else 60),
-        budget=parse_duration(options.timeout) if options.timeout else None,
+        trials=options.trials or (None if budget else 60),
+        budget=budget,
         confirm=confirm,
         epochs=options.epochs or defaults.epochs,
         seeds=options.seeds or defaults.seeds,
         workers=options.workers,
     )
-    splits = load_splits(options)
-    proxy = _proxy(options, splits)
     if options.dry_run:
         dry_run(options, splits, plan, proxy, space, console)
         return
+    create_storage(options.storage)  # before a teacher is trained for nothing
     reporter = create_reporter(True, console)
     try:
-        task = create_task(options, splits, say=reporter.note)
+        task = create_task(options, splits, say=reporter)
+        seconds = estimate(task, plan, proxy).total
+        reporter.note(f"Estimate   {format_seconds(seconds)} with {plan.workers} workers, less what is there already")
         result = search(
             task,
-            trials=options.trials,
-            budget=options.timeout,
+            trials=plan.trials,
+            budget=budget,
             workers=plan.workers,
             storage=options.storage,
             study_name=options.study_name,
@@ -146,37 +161,37 @@ def run_search(options: SearchOptions, console: Console) -> None:
     finally:
         reporter.close()
     console.print(result.table())
-    console.print(result.verdict, highlight=False)
-    console.print(f"\nFound      {Recipe(result.recipe.distiller)}", highlight=False, markup=False)
-    console.print(f"Student    {result.directory / 'student.pt'}", highlight=False, soft_wrap=True)
+    console.print(result.verdict, highlight=False, soft_wrap=not console.is_terminal)
+    console.print(f"\nStudent    {result.directory / 'student.pt'}", highlight=False, soft_wrap=True)
     console.print(f"Dashboard  optuna-dashboard {options.storage}", highlight=False, soft_wrap=True)
 
 
 def run_distill(options: TaskOptions, recipe_file: Path, out: Path, console: Console) -> None:
     """Train a known recipe in full and write the student."""
     recipe = Recipe.load(recipe_file)
-    defaults = options.defaults
-    student = options.student or (recipe.student.name if recipe.student else defaults.student)
-    options = _replace(options, student=student)
+    if options.student is None and recipe.student is not None:
+        options = dataclasses.replace(options, student=recipe.student.name)
+    recipe = Recipe(recipe.distiller, StudentConfig(options.student_name))
     splits = load_splits(options)
-    task = create_task(options, splits, say=lambda text: console.print(text, highlight=False, soft_wrap=True))
-    check_teacher(task)
+    defaults = suitable_defaults(options, splits)
+    reporter = create_reporter(True, console)
     seeds = options.seeds or defaults.seeds
-    result = distill(
-        task,
-        Recipe(recipe.distiller, StudentConfig(student)),
-        epochs=options.epochs or defaults.epochs,
-        seeds=seeds,
-        seed=options.seed,
-        on_run=lambda run: console.print(
-            f"seed {run.seed}  validation {100 * run.val_accuracy:.2f} %  "
-            + (f"test {100 * run.test_accuracy:.2f} %  " if run.test_accuracy is not None else "")
-            + f"{run.seconds:.1f} s",
-            highlight=False,
-        ),
-    )
+    try:
+        task = create_task(options, splits, say=reporter)
+        check_teacher(task)
+        reporter.phase("Full training", seeds)
+
+        def show(run: FullRun) -> None:
+            test = f"  test {100 * run.test_accuracy:.2f} %" if run.test_accuracy is not None else ""
+            reporter.advance(f"seed {run.seed}  validation {100 * run.val_accuracy:.2f} %{test}  {run.seconds:.1f} s")
+
+        result = distill(
+            task, recipe, epochs=options.epochs or defaults.epochs, seeds=seeds, seed=options.seed, on_run=show
+        )
+    finally:
+        reporter.close()
     folder = result.save(out)
-    console.print(str(result), highlight=False, markup=False)
+    console.print(str(result), highlight=False, markup=False, soft_wrap=True)
     console.print(f"Student    {folder / 'student.pt'}", highlight=False, soft_wrap=True)
 
 
@@ -184,12 +199,13 @@ def show_spaces(console: Console) -> None:
     """Print what can be searched."""
     for name in SPACES:
         space = create_space(name)
-        table = Table(title=f"{name}: {space.size():,} recipes", caption=space.description, title_justify="left")
-        table.add_column("factor")
-        table.add_column("options")
+        console.print(f"[bold]{name}[/bold]  {space.size():,} recipes: {space.description}", highlight=False)
         for factor, choices in space.factors().items():
-            table.add_row(factor.partition("__")[0], "  ".join(map(str, choices)))
-        console.print(table)
+            options = "  ".join(map(str, choices))
+            where = factor.partition("__")[2]
+            if not where:  # the same factor with fewer options elsewhere in the tree is no news
+                console.print(f"  {factor:<20} {options}", highlight=False, markup=False)
+        console.print()
 
 
 def run_export(run: Path, onnx: Path, console: Console) -> None:
@@ -206,26 +222,35 @@ def dry_run(
     task = _task(options, splits, factory())
     live = space.without(dead_cells(task))
     cost = estimate(task, plan, proxy)
-    teacher = 0.0
-    if options.teacher_checkpoint is None:
-        steps = options.defaults.teacher_epochs * max(1, len(task.train_set) // task.batch_size)
-        as_student = _task(options, splits, factory(), factory, augment="auto")
-        teacher = steps * seconds_per_step(as_student, Recipe())
+    teacher, note = _teacher_cost(options, splits, factory)
     left_out = f", without {', '.join(map(str, live.dead))}" if live.dead else ""
     for name, text in (
         ("Data", f"{splits.name}: {_counts(task)}, {task.num_classes} classes, {list(task.image_shape)}"),
         ("Layers", task.layers()),
         ("Space", f"{live.name}: {live.size():,} recipes{left_out}"),
         ("Proxy", f"{proxy.epochs} epochs, rungs {list(proxy.rungs)}, subset {proxy.subset:g}"),
-        ("Teacher", f"{options.teacher_name}, {format_seconds(teacher)} if it is not in the cache"),
+        ("Teacher", f"{options.teacher_name}, {note}"),
         ("Controls", format_seconds(cost.controls)),
         ("Trials", f"{plan.trials or 'as many as fit'}: {format_seconds(cost.trials)}"),
         ("Confirm", format_seconds(cost.confirmation)),
-        ("Full", f"4 methods x {plan.seeds} seeds x {plan.epochs} epochs: {format_seconds(cost.full)}"),
+        ("Full", f"{METHODS} methods x {plan.seeds} seeds x {plan.epochs} epochs: {format_seconds(cost.full)}"),
         ("Total", f"about {format_seconds(cost.total + teacher)} with {plan.workers} workers"),
         ("Disk", f"{knowledge_bytes(task) / 2**20:.1f} MB for the teacher's outputs while it runs"),
     ):
         console.print(f"{name:<10} {text}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _teacher_cost(options: SearchOptions, splits: DataSplits, factory: Callable[[], nn.Module]) -> tuple[float, str]:
+    """Seconds until there is a teacher, and how it comes."""
+    if options.teacher_checkpoint is not None:
+        return 0.0, f"from {options.teacher_checkpoint}"
+    as_student = _task(options, splits, factory(), factory, augment="auto")
+    epochs = suitable_defaults(options, splits).teacher_epochs
+    if teacher_file(as_student, options.teacher_name, epochs).is_file():
+        return 0.0, "from the cache"
+    steps = epochs * max(1, len(as_student.train_set) // as_student.batch_size)
+    seconds = steps * seconds_per_step(as_student, Recipe(), share_of_cores(1))
+    return seconds, f"trained first, {epochs} epochs: {format_seconds(seconds)}"
 
 
 def load_splits(options: TaskOptions) -> DataSplits:
@@ -234,20 +259,20 @@ def load_splits(options: TaskOptions) -> DataSplits:
     return load_data(options.data, image_size=options.image_size, max_train=options.max_train, cache_dir=cache)
 
 
-def create_task(options: TaskOptions, splits: DataSplits, *, say: Callable[[str], None]) -> ImageClassification:
+def create_task(options: TaskOptions, splits: DataSplits, *, say: Reporter) -> ImageClassification:
     """Create the task of a command: load or train the teacher, name the student."""
     factory = _factory(options.teacher_name, splits)
     _factory(options.student_name, splits)()  # an unknown student must not cost a trained teacher
     if options.teacher_checkpoint is not None:
         teacher = factory()
         load_weights(teacher, options.teacher_checkpoint)
-        say(f"Teacher {options.teacher_name} from {options.teacher_checkpoint}")
+        say.note(f"Teacher {options.teacher_name} from {options.teacher_checkpoint}")
     else:
         teacher = trained_teacher(
             factory,
             lambda network, student: _task(options, splits, network, student, augment="auto"),
             name=options.teacher_name,
-            epochs=options.defaults.teacher_epochs,
+            epochs=suitable_defaults(options, splits).teacher_epochs,
             say=say,
         )
     return _task(options, splits, teacher)
@@ -268,7 +293,7 @@ def _task(
         splits.test,
         num_classes=splits.num_classes,
         augment=augment or splits.augment,
-        batch_size=options.batch_size or options.defaults.batch_size,
+        batch_size=options.batch_size or suitable_defaults(options, splits).batch_size,
         device=options.device,
         student_name=options.student_name,
     )
@@ -301,9 +326,9 @@ def _space(options: SearchOptions) -> Space:
     return create_space("auto-kd", temperatures=values)
 
 
-def _proxy(options: SearchOptions, splits: DataSplits) -> ProxyConfig:
-    epochs = options.proxy_epochs or options.defaults.proxy_epochs
-    subset = options.defaults.subset if options.subset is None else options.subset
+def _proxy(options: SearchOptions, splits: DataSplits, defaults: Defaults) -> ProxyConfig:
+    epochs = options.proxy_epochs or defaults.proxy_epochs
+    subset = defaults.subset if options.subset is None else options.subset
     if not subset > 0:
         raise ValueError(f"--subset is a share up to 1 or a number of images above; got {subset:g}.")
     if options.subset_by not in ("images", "classes"):
@@ -331,7 +356,3 @@ def _pair(text: str) -> tuple[int, int]:
 def _counts(task: ImageClassification) -> str:
     parts = {"training": task.train_set, "validation": task.val_set, "test": task.test_set}
     return ", ".join(f"{len(part):,} {name}" for name, part in parts.items() if part is not None)
-
-
-def _replace(options: TaskOptions, **changes: object) -> TaskOptions:
-    return dataclasses.replace(options, **changes)  # type: ignore[arg-type]

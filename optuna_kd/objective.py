@@ -70,7 +70,7 @@ class DistillationObjective:
         elif knowledge is not None:
             knowledge.check(task)
         self._knowledge = knowledge
-        self._bound: tuple[str, Space, int] | None = None
+        self._described: dict[str, Any] | None = None
 
     @property
     def knowledge(self) -> TeacherKnowledge | None:
@@ -121,19 +121,17 @@ class DistillationObjective:
         Raises:
             StudyMismatchError: If the study was run on something else; both values are named.
         """
-        if self._bound is None or self._bound[0] != study.study_name:
-            settings = settings_of(study)
-            space = space_of(study)
-            asked = {**self.task.describe(), "proxy": self.proxy.to_dict(), "reward": self.reward_name}
-            stored = study.user_attrs.get(TASK)
-            if stored is None:
-                space = self.live_space(space)
-                freeze_space(study, space)
-                study.set_user_attr(TASK, asked)
-            else:
-                require_same(study, stored, asked)
-            self._bound = (study.study_name, space, int(settings["seed"]))
-        return self._bound[1:]
+        if self._described is None:  # once: it hashes all data and weights
+            self._described = {**self.task.describe(), "proxy": self.proxy.to_dict(), "reward": self.reward_name}
+        settings, space = settings_of(study), space_of(study)
+        stored = study.user_attrs.get(TASK)
+        if stored is None:
+            space = self.live_space(space)
+            freeze_space(study, space)
+            study.set_user_attr(TASK, self._described)
+        else:
+            require_same(study, stored, self._described)
+        return space, int(settings["seed"])
 
     def live_space(self, space: Space) -> Space:
         """Leave out what cannot teach on the maps of this task, and say so."""

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -75,7 +75,7 @@ class OpConfig:
             return cls(data)
         if not isinstance(data, Mapping) or not isinstance(data.get("name"), str):
             raise RecipeError(f'An operation is a name or {{"name": ..., option: value}}; got {data!r}.')
-        return cls(str(data["name"]), Options({key: value for key, value in data.items() if key != "name"}))
+        return cls(str(data["name"]), _options({key: value for key, value in data.items() if key != "name"}))
 
 
 @dataclass(frozen=True)
@@ -110,16 +110,14 @@ class TermConfig:
             object.__setattr__(self, "distance", OpConfig(self.distance))
         operations = (OpConfig(op) if isinstance(op, str) else op for op in self.transforms)
         object.__setattr__(self, "transforms", tuple(op for op in operations if op.name != "none"))
-        for name, value, allowed in (
-            ("weight", self.weight, self.weight >= 0),
-            ("temperature", self.temperature, self.temperature > 0),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not allowed:
-                bound = ">= 0" if name == "weight" else "> 0"
+        for name, value, bound in (("weight", self.weight, ">= 0"), ("temperature", self.temperature, "> 0")):
+            if not _is_number(value) or value < 0 or (value == 0 and bound == "> 0"):
                 raise RecipeError(
                     f"The {name} of a {self.knowledge} term must be a finite number {bound}; got {value!r}."
                 )
             object.__setattr__(self, name, float(value))
+        if isinstance(self.layer, bool) or not isinstance(self.layer, int):
+            raise RecipeError(f"The layer of a {self.knowledge} term is a whole number; got {self.layer!r}.")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -138,7 +136,9 @@ class TermConfig:
         _check_keys(cls, data, required=("knowledge", "distance"))
         converted = dict(data)
         converted["distance"] = OpConfig.from_dict(data["distance"])
-        converted["transforms"] = tuple(OpConfig.from_dict(op) for op in data.get("transforms", ()))
+        converted["transforms"] = tuple(
+            OpConfig.from_dict(op) for op in _list_of("transforms", data.get("transforms", ()))
+        )
         return cls(**converted)
 
 
@@ -163,9 +163,9 @@ class DistillerConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "terms", tuple(self.terms))
-        if not 0 <= self.warmup < 1:
+        if not _is_number(self.warmup) or not 0 <= self.warmup < 1:
             raise RecipeError(f"warmup is a share of the training in [0, 1); got {self.warmup!r}.")
-        if not 0 < self.stop <= 1:
+        if not _is_number(self.stop) or not 0 < self.stop <= 1:
             raise RecipeError(f"stop is a share of the training in (0, 1]; got {self.stop!r}.")
         if self.teacher_batchnorm not in ("eval", "train"):
             raise RecipeError(f"teacher_batchnorm is 'eval' or 'train'; got {self.teacher_batchnorm!r}.")
@@ -180,7 +180,7 @@ class DistillerConfig:
     def from_dict(cls, data: Mapping[str, Any]) -> DistillerConfig:
         """Read the JSON form."""
         _check_keys(cls, data, required=("terms",))
-        return cls(**{**data, "terms": tuple(TermConfig.from_dict(term) for term in data["terms"])})
+        return cls(**{**data, "terms": tuple(map(TermConfig.from_dict, _list_of("terms", data["terms"])))})
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,9 @@ class StudentConfig:
     def from_dict(cls, data: Mapping[str, Any]) -> StudentConfig:
         """Read the JSON form."""
         _check_keys(cls, data, required=("name",))
-        return cls(data["name"], Options(data.get("options", {})))
+        if not isinstance(data["name"], str):
+            raise RecipeError(f"The name of a student is a string; got {data['name']!r}.")
+        return cls(data["name"], _options(data.get("options", {})))
 
 
 @dataclass(frozen=True)
@@ -410,6 +412,22 @@ def _format_term(term: TermConfig) -> str:
         return f"{term.distance.name}@{term.temperature:.12g}*{term.weight:.12g}"
     chain = ">".join(op.name for op in term.transforms) or "none"
     return f"{chain}|{term.distance.name}*{term.weight:.12g}"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _list_of(name: str, value: object) -> Sequence[Any]:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise RecipeError(f"The {name} of a recipe are a list; got {value!r}.")
+    return value
+
+
+def _options(values: object) -> Options:
+    if not isinstance(values, Mapping) or not all(isinstance(value, Scalar) for value in values.values()):
+        raise RecipeError(f"Options are an object of strings and numbers; got {values!r}.")
+    return Options(values)
 
 
 def _plain_fields(config: Any) -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import sqlite3
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import sqlalchemy.exc
@@ -12,7 +15,6 @@ from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, RetryHeart
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.pool import StaticPool
 
 DEFAULT_URL = "sqlite:///optuna_kd.db"
 HEARTBEAT_SECONDS = 10
@@ -30,7 +32,7 @@ def create_storage(storage: str | BaseStorage | None) -> BaseStorage:
 
     Args:
         storage: A SQLAlchemy URL (`sqlite:///kd.db`, `postgresql+psycopg://...`); an Optuna storage, which
-            is returned as it is; None for one in memory.
+            is returned as it is; None or `sqlite:///:memory:` for one in memory, for the threads of one process.
 
     Returns:
         For a URL an `RDBStorage` with a heartbeat, so that trials of killed processes are found and run
@@ -45,19 +47,23 @@ def create_storage(storage: str | BaseStorage | None) -> BaseStorage:
         return storage
     try:
         url = make_url(storage)
-    except sqlalchemy.exc.ArgumentError:
+    except (sqlalchemy.exc.ArgumentError, ValueError):  # ValueError: a port that is no number
+        shown = re.sub(r":.*@", ":***@", str(storage))  # passwords hold any character
         raise StorageError(
-            f"Cannot read the storage {storage!r}: it is a database URL like {DEFAULT_URL} or "
+            f"Cannot read the storage {shown!r}: it is a database URL like {DEFAULT_URL} or "
             "postgresql+psycopg://user@host/database."
         ) from None
+    if _in_memory(url):
+        # Not SQLite's: each connection has a database of its own there, and threads that share one connection
+        # see each other's half-written trials.
+        return InMemoryStorage()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # the heartbeat is marked so since 2021
+        with quietly():
             return RDBStorage(
                 storage,
                 engine_kwargs=_engine_options(url),
-                heartbeat_interval=None if _in_memory(url) else HEARTBEAT_SECONDS,
-                grace_period=None if _in_memory(url) else GRACE_SECONDS,
+                heartbeat_interval=HEARTBEAT_SECONDS,
+                grace_period=GRACE_SECONDS,
                 heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
             )
     except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, OSError, ImportError, RuntimeError) as error:
@@ -66,12 +72,17 @@ def create_storage(storage: str | BaseStorage | None) -> BaseStorage:
         raise StorageError(f"Cannot open the storage {shown}: {reason}.{_advice(url, error)}") from None
 
 
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Use parts of Optuna that are marked experimental for years (heartbeat, metric names) without its warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
+
+
 def _engine_options(url: URL) -> dict[str, object]:
     if url.get_backend_name() != "sqlite":
         return {"pool_pre_ping": True}
-    if _in_memory(url):
-        # One connection for all threads: every new one would open another, empty database.
-        return {"connect_args": {"check_same_thread": False}, "poolclass": StaticPool}
     path = Path(str(url.database))
     if not path.parent.is_dir():
         raise StorageError(f"Cannot open the storage {url}: there is no folder {str(path.parent)!r}. Create it first.")
@@ -99,6 +110,5 @@ def retry_interrupted(study: Study, trial: FrozenTrial) -> None:
     What the heartbeat does after a minute of silence, done at once.
     """
     study.tell(trial.number, state=TrialState.FAIL)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
+    with quietly():
         RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)(study, trial)

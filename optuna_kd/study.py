@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from optuna_kd.storages import DEFAULT_URL, create_storage
 SETTINGS = "optuna_kd"  # user attribute of a study: method, space, seed
 TASK = "optuna_kd_task"  # user attribute of a study: what it was run on
 CONFIRMED = "confirmed_recipe"  # user attribute of a study: the recipe that won the confirmation
+FAILURES = 10  # in a row, after which `optimize` gives up
 RECIPE = "recipe"  # user attribute of a trial: the recipe in one line, for people
 
 SAMPLERS: Registry[Callable[[int], BaseSampler]] = Registry("sampler")
@@ -98,9 +98,10 @@ def create_study(
     )
     stored = study.user_attrs.get(SETTINGS)
     if stored is None:
-        if study.get_trials(deepcopy=False):
+        if study.get_trials(deepcopy=False) or study.directions != [preset.direction]:
             raise StudyMismatchError(
-                f"The study {study.study_name!r} has trials that optuna_kd did not make. Choose another study name."
+                f"The study {study.study_name!r} was not made by optuna_kd: it has trials of its own, or another "
+                "direction. Choose another study name."
             )
         stored = {
             "method": method,
@@ -165,12 +166,26 @@ def optimize(
         total_trials: Of the study, not of this call; >= 0.
         timeout: Seconds after which no further trial starts.
         catch: Exceptions that fail a trial without ending the run.
+
+    Raises:
+        RuntimeError: If 10 trials in a row fail with an exception of `catch`; failed trials do not count, so
+            that the run would never end.
     """
-    deadline = None if timeout is None else time.monotonic() + timeout
-    while count_finished(study) < total_trials:
-        if deadline is not None and time.monotonic() >= deadline:
-            return
-        study.optimize(objective, n_trials=1, catch=catch)
+    failed = 0
+
+    def check(study: Study, trial: FrozenTrial) -> None:
+        nonlocal failed
+        failed = failed + 1 if trial.state == TrialState.FAIL else 0
+        if failed == FAILURES:
+            raise RuntimeError(
+                f"{FAILURES} trials in a row failed, the last is number {trial.number}; the log says why. "
+                "Without `catch` the first failure ends the run."
+            )
+        if count_finished(study) >= total_trials:
+            study.stop()
+
+    if count_finished(study) < total_trials:
+        study.optimize(objective, timeout=timeout, catch=catch, callbacks=[check])
 
 
 def count_finished(study: Study) -> int:

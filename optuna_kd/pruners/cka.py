@@ -39,7 +39,7 @@ class CKAPruner(BasePruner):
         >>> study = optuna.create_study(direction="maximize", pruner=CKAPruner())
     """
 
-    def __init__(self, reduction_factor: float = 2, *, warmup_trials: int = 4, patience: float = 0.25) -> None:
+    def __init__(self, reduction_factor: float = 3, *, warmup_trials: int = 4, patience: float = 0.25) -> None:
         if not reduction_factor > 1:
             raise ValueError(f"reduction_factor must be > 1; got {reduction_factor!r}.")
         if warmup_trials < 1:

@@ -6,12 +6,16 @@ import itertools
 import time
 from dataclasses import dataclass
 
+import torch
+
 from optuna_kd.recipe import ProxyConfig, Recipe
-from optuna_kd.runner.main_job import KD_GRID, PRUNED_SHARE, Plan
+from optuna_kd.runner.controls import KD_GRID
+from optuna_kd.runner.main_job import METHODS, PRUNED_SHARE, Plan
+from optuna_kd.runner.workers import share_of_cores
 from optuna_kd.training.task import ImageClassification
 from optuna_kd.training.trainer import StudentTraining
 
-STEPS = 5
+WARM_UP, STEPS = 3, 5
 
 
 @dataclass(frozen=True)
@@ -29,19 +33,26 @@ class Estimate:
         return self.controls + self.trials + self.confirmation + self.full
 
 
-def seconds_per_step(task: ImageClassification, recipe: Recipe) -> float:
-    """Time one training step of a fresh student, after one to warm up, with the teacher online."""
+def seconds_per_step(task: ImageClassification, recipe: Recipe, threads: int) -> float:
+    """Time one training step of a fresh student on so many threads, with the teacher online.
+
+    The first steps do not count: they warm up, and the second one checks the terms.
+    """
     training = StudentTraining(task, recipe, ProxyConfig(epochs=1), seed=0)
-    steps = training.steps(epoch=0, cycle=(0, 1))
-    next(steps)
-    started = time.perf_counter()
-    count = sum(1 for _ in itertools.islice(steps, STEPS))
-    return (time.perf_counter() - started) / max(1, count)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        steps = itertools.chain.from_iterable(training.steps(epoch, cycle=(0, 3)) for epoch in range(3))
+        times = [time.perf_counter() for _ in itertools.islice(steps, WARM_UP + STEPS)][WARM_UP - 1 :]
+    finally:
+        torch.set_num_threads(before)
+        training.observer.close()
+    return (times[-1] - times[0]) / max(1, len(times) - 1)
 
 
 def estimate(task: ImageClassification, plan: Plan, proxy: ProxyConfig) -> Estimate:
     """Estimate the phases of a search; what the teacher costs online is included, so it errs upwards."""
-    step = seconds_per_step(task, Recipe.from_string("channel|kl*5 + kl@4*1"))
+    step = seconds_per_step(task, Recipe.from_string("channel|kl*5 + kl@4*1"), share_of_cores(plan.workers))
     images = len(task.train_set)
     epoch = step * max(1, images // task.batch_size) / plan.workers
     one_proxy = epoch * proxy.subset * proxy.epochs
@@ -50,5 +61,5 @@ def estimate(task: ImageClassification, plan: Plan, proxy: ProxyConfig) -> Estim
         controls=one_proxy * (1 + len(KD_GRID)),
         trials=one_proxy * PRUNED_SHARE * (plan.trials or 0),
         confirmation=one_proxy * 2 * recipes * seeds,
-        full=epoch * plan.epochs * plan.seeds * 4,
+        full=epoch * plan.epochs * plan.seeds * METHODS,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from optuna.trial import Trial
 
 from optuna_kd.objective import DistillationObjective
 from optuna_kd.recipe import ProxyConfig, Recipe
-from optuna_kd.rewards import REWARDS
+from optuna_kd.rewards import REWARDS, Metrics
 from optuna_kd.seeds import derive_seed
 from optuna_kd.storages import create_storage
 from optuna_kd.study import SAMPLERS
@@ -51,7 +51,7 @@ class WorkerSpec:
     """How to create a `Worker` in another process.
 
     Args:
-        create_task: Gives the task.
+        task: The task; it travels with its teacher and its data.
         proxy, reward: Of the objective.
         knowledge: The file with the teacher's outputs, or None to ask it online.
         storage: URL, or the storage itself when everything runs in one process.
@@ -62,7 +62,7 @@ class WorkerSpec:
         session: Of this run of the command.
     """
 
-    create_task: Callable[[], ImageClassification]
+    task: ImageClassification
     proxy: ProxyConfig
     reward: str
     knowledge: str | None
@@ -76,8 +76,7 @@ class WorkerSpec:
     def __call__(self) -> Worker:
         """Create the context."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        task = self.create_task()
-        objective = DistillationObjective(task, proxy=self.proxy, reward=self.reward, knowledge=self.knowledge)
+        objective = DistillationObjective(self.task, proxy=self.proxy, reward=self.reward, knowledge=self.knowledge)
         sampler = self.sampler if isinstance(self.sampler, BaseSampler) else SAMPLERS[self.sampler](self.seed)
         study = optuna.load_study(
             study_name=self.study_name,
@@ -85,7 +84,7 @@ class WorkerSpec:
             sampler=sampler,
             pruner=self.pruner,
         )
-        return Worker(task, objective, study, self.sampler, self.seed, self.session)
+        return Worker(self.task, objective, study, self.sampler, self.seed, self.session)
 
 
 def run_trial(worker: Worker, order: int) -> dict[str, Any]:
@@ -128,9 +127,8 @@ def run_proxy(worker: Worker, recipe: Recipe, seed: int) -> dict[str, Any]:
     except LossRejected as rejected:
         return {
             "recipe": str(recipe),
-            "reward": 0.0,
+            "reward": objective.reward(_useless(worker.task.num_classes)),
             "reject_reason": str(rejected),
-            "epochs": objective.proxy.epochs,
         }
     return {
         "recipe": str(recipe),
@@ -140,7 +138,6 @@ def run_proxy(worker: Worker, recipe: Recipe, seed: int) -> dict[str, Any]:
         "cross_entropy": metrics.cross_entropy,
         "cka": metrics.cka,
         "gaps": {str(rung.epoch): rung.metrics.gap for rung in rungs},
-        "epochs": objective.proxy.epochs,
     }
 
 
@@ -154,3 +151,8 @@ def run_full(worker: Worker, recipe: Recipe, epochs: int, index: int, file: str 
         path.parent.mkdir(parents=True, exist_ok=True)
         save_student(student.state_dict(), path)
     return {"recipe": str(recipe), "epochs": epochs, **dataclasses.asdict(run)}
+
+
+def _useless(classes: int) -> Metrics:
+    """What a student counts for whose training had to be stopped: far worse than guessing."""
+    return Metrics(accuracy=0.0, cross_entropy=10 * math.log(classes), cka=0.0, l1=2.0, num_classes=classes)

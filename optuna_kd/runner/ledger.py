@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import create_trial
 
+from optuna_kd.storages import quietly
+
 KEY = "key"
+SEED_SPACE: dict[str, BaseDistribution] = {"seed": IntDistribution(0, 2**31 - 1)}
 
 
 class Ledger:
@@ -29,7 +32,8 @@ class Ledger:
     def __init__(self, storage: BaseStorage, name: str, *, metric: str) -> None:
         self.study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
         if self.study.metric_names != [metric]:
-            self.study.set_metric_names([metric])
+            with quietly():
+                self.study.set_metric_names([metric])
         self._known: dict[str, dict[str, Any]] = {}
         self._read = 0
 
@@ -51,7 +55,15 @@ class Ledger:
         params: Mapping[str, Any] | None = None,
         distributions: Mapping[str, BaseDistribution] | None = None,
     ) -> None:
-        """Keep one result."""
+        """Keep one result.
+
+        Args:
+            key: Its name; the first result of a name stays.
+            value: Of the trial, in the metric of the companion study.
+            attributes: Its user attributes.
+            params: Its parameters. The dashboard's importance page fails for a study without any.
+            distributions: Of these parameters; the same for all trials of the study.
+        """
         self.study.add_trial(
             create_trial(
                 value=value,

@@ -11,13 +11,12 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import optuna
-from optuna.distributions import CategoricalDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
@@ -25,30 +24,25 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from optuna_kd.objective import DistillationObjective
-from optuna_kd.pruners import record_control_gaps
 from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig
-from optuna_kd.runner.jobs import SESSION, Worker, WorkerSpec, run_full, run_proxy, run_trial
-from optuna_kd.runner.ledger import Ledger
+from optuna_kd.runner.confirmation import confirm
+from optuna_kd.runner.controls import LABELS_ONLY, PLAIN_KD, best_of_grid, control_recipes, run_controls
+from optuna_kd.runner.jobs import SESSION, WorkerSpec, run_full, run_trial
+from optuna_kd.runner.ledger import SEED_SPACE, Ledger
 from optuna_kd.runner.progress import Reporter, create_reporter, format_seconds
 from optuna_kd.runner.result import LABELS, PLAIN, SEARCHED, TUNED, SearchResult, conclude
+from optuna_kd.runner.run import Clock, Run
 from optuna_kd.runner.teacher import check_teacher
-from optuna_kd.runner.workers import Job, Outcome, Workers
+from optuna_kd.runner.workers import Job, Workers
 from optuna_kd.search_space import Space
-from optuna_kd.search_space.auto_kd import LOGIT_WEIGHTS, TEMPERATURES_PAPER
-from optuna_kd.seeds import derive_seed
-from optuna_kd.storages import DEFAULT_URL, retry_interrupted
-from optuna_kd.study import CONFIRMED, best_recipe, count_finished, create_study, top_recipes
+from optuna_kd.storages import DEFAULT_URL, quietly, retry_interrupted
+from optuna_kd.study import CONFIRMED, count_finished, create_study, top_recipes
 from optuna_kd.training.offline import store_knowledge
 from optuna_kd.training.task import ImageClassification
 
-PLAIN_KD = Recipe.from_string("kl@4*1")
-KD_GRID = {
-    (temperature, weight): Recipe.from_string(f"kl@{temperature:g}*{weight:g}")
-    for temperature in TEMPERATURES_PAPER
-    for weight in LOGIT_WEIGHTS
-}
+METHODS = 4  # in the closing table: labels only, plain KD, tuned KD, the searched recipe
 FAILURES = 3  # trials that fail one after another, after which a search gives up
-PRUNED_SHARE = 0.55  # of the epochs of an unpruned trial, for estimates of the time left
+PRUNED_SHARE = 0.45  # of the epochs of an unpruned trial, for estimates of the time left
 
 
 @dataclass(frozen=True)
@@ -147,28 +141,25 @@ def search(
         )
     objective = DistillationObjective(task, proxy=proxy, reward=reward)
     study_name = study_name or derived_name(name, task, objective, seed, space, sampler)
-    study = create_study(
-        storage=storage,
-        study_name=study_name,
-        seed=seed,
-        space=space,
-        sampler=sampler,
-        pruner=pruner,
-        load_if_exists=True,
-    )
-    run = _Search(
-        task,
-        objective,
-        study,
-        plan,
-        storage,
-        sampler,
-        seed,
-        Path(directory),
-        create_reporter(progress),
-        student_config,
-    )
-    return run()
+    reporter = create_reporter(progress)
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        study = create_study(
+            storage=storage,
+            study_name=study_name,
+            seed=seed,
+            space=space,
+            sampler=sampler,
+            pruner=pruner,
+            load_if_exists=True,
+        )
+        folder = Path(directory) / study.study_name
+        job = _MainJob(task, objective, study, plan, storage, sampler, seed, folder, reporter, student_config)
+        return job()
+    finally:
+        reporter.close()
+        optuna.logging.set_verbosity(verbosity)
 
 
 def parse_duration(text: str | float) -> float:
@@ -205,29 +196,7 @@ def derived_name(
     return f"{name}-{digest[:8]}"
 
 
-@dataclass
-class _Clock:
-    """Time left, from the cost of the epochs trained so far."""
-
-    workers: int
-    started: float = field(default_factory=time.monotonic)
-    epochs_done: float = 0.0
-    epochs_planned: float = 0.0
-    busy_since: float = field(default_factory=time.monotonic)
-
-    def left(self) -> float | None:
-        """Seconds left of everything planned; None before anything was measured."""
-        if self.epochs_done <= 0:
-            return None
-        return (self.epochs_planned - self.epochs_done) * self.seconds_per_epoch
-
-    @property
-    def seconds_per_epoch(self) -> float:
-        """Wall-clock seconds per epoch, all workers together."""
-        return (time.monotonic() - self.busy_since) / max(self.epochs_done, 1e-9)
-
-
-class _Search:
+class _MainJob:
     """One run of the main job; its methods are its phases, in order."""
 
     def __init__(
@@ -239,26 +208,22 @@ class _Search:
         storage: str | BaseStorage | None,
         sampler: str | BaseSampler,
         seed: int,
-        directory: Path,
+        folder: Path,
         reporter: Reporter,
         student_config: StudentConfig | None,
     ) -> None:
-        self.student_config = student_config
         self.task, self.objective, self.study, self.plan = task, objective, study, plan
         self.sampler, self.seed, self.say = sampler, seed, reporter
+        self.folder, self.student_config = folder, student_config
         self.storage = storage if isinstance(storage, str) else study._storage
-        self.folder = directory / study.study_name
         self.session = f"{os.getpid()}-{time.time_ns():x}"
-        backend = study._storage
-        self.controls = Ledger(backend, f"{study.study_name}/controls", metric="reward")
-        self.confirmation = Ledger(backend, f"{study.study_name}/confirmation", metric="reward")
-        self.full = Ledger(backend, f"{study.study_name}/full", metric="validation accuracy")
-        self.clock = _Clock(plan.workers)
+        self.controls, self.confirmation, self.full = (
+            Ledger(study._storage, f"{study.study_name}/{name}", metric=metric)
+            for name, metric in (("controls", "reward"), ("confirmation", "reward"), ("full", "accuracy"))
+        )
 
     def __call__(self) -> SearchResult:
-        started = time.monotonic()
-        verbosity = optuna.logging.get_verbosity()
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        clock = Clock()
         scratch = Path(tempfile.mkdtemp(prefix="optuna_kd-"))
         try:
             self.objective.bind(self.study)
@@ -266,30 +231,17 @@ class _Search:
             self.say.note(f"Study      {self.study.study_name}")
             self.say.note(f"Layers     {self.task.layers()}")
             self.say.note(f"Teacher    {100 * teacher:.2f} % validation accuracy")
-            optuna.storages.fail_stale_trials(self.study)
-            spec = WorkerSpec(
-                create_task=_Constant(self.task),
-                proxy=self.objective.proxy,
-                reward=self.objective.reward_name,
-                knowledge=self._store_knowledge(scratch),
-                storage=self.storage,
-                study_name=self.study.study_name,
-                sampler=self.sampler,
-                pruner=self.study.pruner,
-                seed=self.seed,
-                session=self.session,
-            )
-            self._plan_time()
-            with Workers(self.plan.workers, spec, on_crash=self._fail_running) as self.workers:
+            with quietly():
+                optuna.storages.fail_stale_trials(self.study)
+            with Workers(self.plan.workers, self._spec(scratch), on_crash=self._retry_running) as workers:
+                self.run = Run(self.study, self.objective, workers, self.say, clock, self.seed)
                 try:
-                    self._run_controls()
-                    self._run_trials()
-                    searched, tuned = self._confirm()
-                    methods = {LABELS: Recipe(), PLAIN: PLAIN_KD, TUNED: tuned, SEARCHED: searched}
+                    methods = self._find_recipes()
                     records = self._train_in_full(methods)
+                    self._compare_with_teacher(teacher, records[LABELS])
                 except BaseException:
-                    self.workers.stop()
-                    self._fail_running()
+                    workers.stop()
+                    self._retry_running()
                     raise
             result = conclude(
                 self.study,
@@ -300,101 +252,74 @@ class _Search:
                 student_file=lambda index: self._student_file(methods[SEARCHED], index),
                 student_config=self.student_config,
             )
-            self.say.note(f"Done in {format_seconds(time.monotonic() - started)}.")
+            self.say.note(f"Done in {format_seconds(clock.elapsed())}.")
             return result
         finally:
-            self.say.close()
-            optuna.logging.set_verbosity(verbosity)
             shutil.rmtree(scratch, ignore_errors=True)
 
-    def _store_knowledge(self, scratch: Path) -> str | None:
-        """Ask the teacher once; worker processes map the file into memory."""
-        if self.task.is_streaming:
-            return None
-        self.objective._knowledge = store_knowledge(self.task)
-        file = scratch / "knowledge.pt"
-        self.objective._knowledge.save(file)
-        return str(file)
+    def _spec(self, scratch: Path) -> WorkerSpec:
+        """Describe the context of the workers; the teacher is asked once, and they map its answers from a file."""
+        knowledge = None
+        if not self.task.is_streaming:
+            stored = store_knowledge(self.task)
+            stored.save(scratch / "knowledge.pt")
+            knowledge = str(scratch / "knowledge.pt")
+        return WorkerSpec(
+            task=self.task,
+            proxy=self.objective.proxy,
+            reward=self.objective.reward_name,
+            knowledge=knowledge,
+            storage=self.storage,
+            study_name=self.study.study_name,
+            sampler=self.sampler,
+            pruner=self.study.pruner,
+            seed=self.seed,
+            session=self.session,
+        )
 
-    def _plan_time(self) -> None:
-        plan, proxy = self.plan, self.objective.proxy.epochs
-        share = self.objective.proxy.subset
-        control = sum(self.controls.get(key) is None for key, *_ in self._control_jobs())
-        trials = max(0, (plan.trials or 0) - count_finished(self.study))
+    def _find_recipes(self) -> dict[str, Recipe]:
+        """Run controls, trials and confirmation; give the recipe of every method of the table."""
+        run, plan = self.run, self.plan
         recipes, seeds = plan.confirm
-        missing = [1 for _ in range(4 * plan.seeds)]
-        self.reserve = share * proxy * 2 * recipes * seeds + plan.epochs * len(missing)
-        self.clock.epochs_planned = share * proxy * (control + PRUNED_SHARE * trials) + self.reserve
+        after = run.proxy_cost * 2 * recipes * seeds + plan.epochs * plan.seeds * METHODS
+        controls = sum(self.controls.get(str(recipe)) is None for recipe in control_recipes())
+        trials = max(0, (plan.trials or 0) - count_finished(self.study))
+        run.clock.planned = run.proxy_cost * (controls + PRUNED_SHARE * trials) + after
+        run_controls(run, self.controls)
+        self._run_trials(after)
+        candidates = top_recipes(self.study, max(1, recipes))
+        grid = best_of_grid(self.controls, max(1, recipes))
+        searched, tuned = confirm(run, self.confirmation, (candidates, grid), seeds if recipes else 0)
+        self.study.set_user_attr(CONFIRMED, searched.to_dict())
+        return {LABELS: LABELS_ONLY, PLAIN: PLAIN_KD, TUNED: tuned, SEARCHED: searched}
 
-    # Controls
-
-    def _control_jobs(self) -> Iterator[tuple[str, Recipe, int]]:
-        """Labels only, then the KD grid with plain KD first: the pruner needs its representation gaps."""
-        yield "labels", Recipe(), derive_seed(self.seed, "control", "labels")
-        grid = sorted(KD_GRID.items(), key=lambda item: item[1] != PLAIN_KD)
-        for (temperature, weight), recipe in grid:
-            yield (
-                f"kl@{temperature:g}*{weight:g}",
-                recipe,
-                derive_seed(self.seed, "control", temperature, str(weight)),
-            )
-
-    def _run_controls(self) -> None:
-        jobs = list(self._control_jobs())
-        missing = [job for job in jobs if self.controls.get(job[0]) is None]
-        self.say.phase("Controls", len(jobs), len(jobs) - len(missing))
-        points = {str(recipe): point for point, recipe in KD_GRID.items()}
-        for outcome in self._run(Job(key, run_proxy, (recipe, seed)) for key, recipe, seed in missing):
-            found = outcome.result
-            params, distributions = {}, {}
-            if found["recipe"] in points:
-                params = dict(zip(("temperature", "logit_weight"), points[found["recipe"]], strict=True))
-                distributions = {
-                    "temperature": CategoricalDistribution(TEMPERATURES_PAPER),
-                    "logit_weight": CategoricalDistribution(LOGIT_WEIGHTS),
-                }
-            self.controls.put(outcome.key, found["reward"], found, params=params, distributions=distributions)
-            self._advance(found["epochs"] * self.objective.proxy.subset, f"{outcome.key}  reward {found['reward']:.4f}")
-        plain = self.controls.get(str(PLAIN_KD))
-        if plain and "gaps" in plain:
-            record_control_gaps(self.study, {int(rung): gap for rung, gap in plain["gaps"].items()})
-
-    # Trials
-
-    def _run_trials(self) -> None:
+    def _run_trials(self, after: float) -> None:
+        """Run the missing trials; `after` are the epochs still to come afterwards, which a budget has to hold."""
         finished = count_finished(self.study)
-        total = self.plan.trials
-        self.say.phase("Search", total or finished, finished)
-        failures = 0
-        for outcome in self.workers.run(self._trial_jobs(finished)):
+        self.say.phase("Search", max(self.plan.trials or 0, finished), finished)
+        self._given, failed_in_a_row = finished, 0
+        for outcome in self.run.workers.run(self._trial_jobs(after)):
             if outcome.error is not None:
-                failures += 1
-                self._lost += 1
+                self._given -= 1
+                failed_in_a_row += 1
                 self.say.note(f"A trial failed: {type(outcome.error).__name__}: {outcome.error}")
-                if failures >= FAILURES:
+                if failed_in_a_row >= FAILURES:
                     raise outcome.error
                 continue
-            failures = 0
-            found = outcome.result
-            if found["state"] not in ("COMPLETE", "PRUNED"):
-                self._lost += 1
-                continue
-            self._advance(found["epochs"] * self.objective.proxy.subset, self._best_so_far())
+            failed_in_a_row = 0
+            self.run.advance(outcome.result["epochs"] * self.objective.proxy.subset, self._best_so_far())
 
-    def _trial_jobs(self, finished: int) -> Iterator[Job[Worker]]:
-        """One job per missing trial, read one by one: a budget may end the stream, a lost trial is repeated."""
-        self._lost = 0
-        given = 0
-        while self.plan.trials is None or finished + given - self._lost < self.plan.trials:
-            if self.plan.budget is not None and given and self._out_of_time():
+    def _trial_jobs(self, after: float) -> Iterator[Job]:
+        """One job per missing trial, drawn one by one: a budget may end them, and a failed trial frees its place."""
+        while self.plan.trials is None or self._given < self.plan.trials:
+            if self.plan.budget is not None and self._given and self._out_of_time(after):
                 return
-            yield Job(f"trial {given}", run_trial, (finished + given,))
-            given += 1
+            self._given += 1
+            yield Job(f"trial {self._given}", run_trial, (self._given,))
 
-    def _out_of_time(self) -> bool:
+    def _out_of_time(self, after: float) -> bool:
         assert self.plan.budget is not None
-        reserve = self.reserve * self.clock.seconds_per_epoch
-        return time.monotonic() - self.clock.started + reserve > self.plan.budget
+        return self.run.clock.elapsed() + after * (self.run.clock.seconds_per_epoch or 0.0) > self.plan.budget
 
     def _best_so_far(self) -> str:
         try:
@@ -403,104 +328,49 @@ class _Search:
             return "no complete trial yet"
         return f"best {best.value:.4f}  {best.user_attrs.get('recipe', '')}"
 
-    # Confirmation
-
-    def _confirm(self) -> tuple[Recipe, Recipe]:
-        """Score the best recipes again with new seeds, the searched ones and those of tuned KD alike."""
-        count, seeds = self.plan.confirm
-        grid = sorted(KD_GRID.values(), key=lambda recipe: -(self.controls.get(str(recipe)) or {"reward": 0})["reward"])
-        if count_complete(self.study) == 0:
-            raise ValueError(
-                f"None of the {count_finished(self.study)} trials was completed: all were pruned or rejected. "
-                "The attribute reject_reason of the trials says why."
-            )
-        if count == 0:
-            return best_recipe(self.study), grid[0]
-        groups = {"searched": top_recipes(self.study, count), "tuned KD": grid[:count]}
-        jobs = {
-            f"{recipe.digest}/{index}": (recipe, index)
-            for recipes in groups.values()
-            for recipe in recipes
-            for index in range(seeds)
-        }
-        missing = {key: job for key, job in jobs.items() if self.confirmation.get(key) is None}
-        self.say.phase("Confirmation", len(jobs), len(jobs) - len(missing))
-        for outcome in self._run(
-            Job(key, run_proxy, (recipe, derive_seed(self.seed, "confirm", index)))
-            for key, (recipe, index) in missing.items()
-        ):
-            self.confirmation.put(outcome.key, outcome.result["reward"], outcome.result)
-            self._advance(self.objective.proxy.epochs * self.objective.proxy.subset)
-
-        def mean(recipe: Recipe) -> float:
-            found = (self.confirmation.get(f"{recipe.digest}/{index}") for index in range(seeds))
-            return fmean(record["reward"] for record in found if record is not None)
-
-        searched, tuned = (max(recipes, key=mean) for recipes in groups.values())
-        self.study.set_user_attr(CONFIRMED, searched.to_dict())
-        return searched, tuned
-
-    # Full trainings
-
     def _train_in_full(self, methods: Mapping[str, Recipe]) -> dict[str, list[dict[str, Any]]]:
-        jobs: dict[str, Job[Worker]] = {}
+        """Train every method with every seed, side by side; the searched students are kept on disk."""
+        jobs: dict[str, Job] = {}
         for index in range(self.plan.seeds):
             for method, recipe in methods.items():
-                key = f"{recipe.digest}/{self.plan.epochs}/{index}"
                 file = str(self._student_file(recipe, index).resolve()) if method == SEARCHED else None
+                key = self._full_key(recipe, index)
                 if file or key not in jobs:
                     jobs[key] = Job(key, run_full, (recipe, self.plan.epochs, index, file))
-        missing = {
-            key: job
+        missing = [
+            job
             for key, job in jobs.items()
             if self.full.get(key) is None or (job.arguments[3] and not Path(job.arguments[3]).exists())
-        }
+        ]
+        self.run.clock.planned = self.run.clock.done + self.plan.epochs * len(missing)
         self.say.phase("Full training", len(jobs), len(jobs) - len(missing))
-        for outcome in self._run(iter(missing.values())):
-            if self.full.get(outcome.key) is None:
-                self.full.put(outcome.key, outcome.result["val_accuracy"], outcome.result)
-            self._advance(self.plan.epochs)
+        for key, found in self.run.results(missing):
+            if self.full.get(key) is None:
+                point = {"seed": found["seed"]}
+                self.full.put(key, found["val_accuracy"], found, params=point, distributions=SEED_SPACE)
+            self.run.advance(self.plan.epochs)
         return {
-            method: [
-                {**(self.full.get(f"{recipe.digest}/{self.plan.epochs}/{index}") or {})}
-                for index in range(self.plan.seeds)
-            ]
+            method: [self.full.get(self._full_key(recipe, index)) or {} for index in range(self.plan.seeds)]
             for method, recipe in methods.items()
         }
+
+    def _compare_with_teacher(self, teacher: float, labels: list[dict[str, Any]]) -> None:
+        student = fmean(run["val_accuracy"] for run in labels)
+        if student > teacher:
+            self.say.note(
+                f"Warning: students that never saw the teacher score {100 * student:.2f} % on the validation data, "
+                f"the teacher {100 * teacher:.2f} %. A better teacher would have more to teach."
+            )
+
+    def _full_key(self, recipe: Recipe, index: int) -> str:
+        return f"{recipe.digest}/{self.plan.epochs}/{index}"
 
     def _student_file(self, recipe: Recipe, index: int) -> Path:
         return self.folder / "students" / f"{recipe.digest}-{self.plan.epochs}-{index}.pt"
 
-    # Running jobs
-
-    def _run(self, jobs: Iterator[Job[Worker]]) -> Iterator[Outcome]:
-        for outcome in self.workers.run(jobs):
-            if outcome.error is not None:
-                raise outcome.error
-            yield outcome
-
-    def _advance(self, epochs: float, text: str = "") -> None:
-        self.clock.epochs_done += epochs
-        self.say.advance(text, left=self.clock.left())
-
-    def _fail_running(self) -> None:
+    def _retry_running(self) -> None:
         """Queue the trials again that this run left open; others may belong to a run beside this one."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if trial.user_attrs.get(SESSION) == self.session:
                 with contextlib.suppress(ValueError):  # told by its worker just now
                     retry_interrupted(self.study, trial)
-
-
-def count_complete(study: Study) -> int:
-    """Count the trials that ran to the end."""
-    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
-
-
-@dataclass(frozen=True)
-class _Constant:
-    """A function that gives always the same task; it travels to the workers with it."""
-
-    task: ImageClassification
-
-    def __call__(self) -> ImageClassification:
-        return self.task

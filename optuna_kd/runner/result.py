@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from optuna.study import Study
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import nn
 
@@ -75,23 +76,25 @@ class SearchResult:
     def table(self) -> Table:
         """The closing table, for a rich console."""
         seeds = len(self.rows[-1].accuracies)
-        table = Table(title=f"{self.part.capitalize()} accuracy, last epoch, mean ± sd over {seeds} seeds")
-        table.add_column("method")
-        table.add_column("accuracy %", justify="right")
-        table.add_column("parameters", justify="right")
-        table.add_column("CPU ms/image", justify="right")
-        table.add_column("seconds", justify="right")
-        table.add_column("recipe", overflow="fold")
+        table = Table(
+            title=f"{self.part.capitalize()} accuracy after the last epoch, mean ± sd over {seeds} seeds",
+            title_justify="left",
+            title_style="bold",
+            caption="\n".join(f"{row.method}: {row.recipe}" for row in self.rows if row.recipe),
+            caption_justify="left",
+            box=SIMPLE_HEAD,
+        )
+        for name in ("method", "accuracy %", "parameters", "CPU ms", "train s"):
+            table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
         for row in self.rows:
             mean, sd = mean_and_sd(row.accuracies)
-            spread = f" ± {100 * sd:.2f}" if len(row.accuracies) > 1 else ""
+            spread = f" ± {100 * sd:.2f}" if len(row.accuracies) > 1 else " " * 7
             table.add_row(
                 row.method,
                 f"{100 * mean:.2f}{spread}",
                 f"{row.parameters:,}",
                 f"{row.latency_ms:.2f}",
                 "" if row.seconds is None else f"{row.seconds:.1f}",
-                row.recipe or "",
             )
         return table
 
@@ -162,24 +165,26 @@ def conclude(
 
 
 def judge(comparisons: Mapping[str, Comparison], *, same_recipe: bool = False) -> str:
-    """Say in one sentence whether the recipe beats tuned KD, and what so many seeds can show."""
-    tuned = comparisons[TUNED]
+    """Say in one sentence whether the recipe beats tuned KD beyond noise, and what so many seeds can show."""
     if same_recipe:
         return "The search found nothing better than tuned KD: it ends with the same recipe."
+    tuned = comparisons[TUNED]
     points = f"{100 * tuned.difference:+.2f} points"
     if tuned.n < 2:
         return f"The searched recipe is {points} from tuned KD, with one seed: nothing can be said about noise."
+    found = f"{points}, p = {tuned.adjusted:.2g} in a paired t-test with Holm's correction"
     reach = f"{tuned.n} seeds can show differences from {100 * tuned.detectable:.2f} points on"
-    p = f"p = {tuned.adjusted:.2g} after Holm's correction"
     if tuned.significant and tuned.difference > 0:
-        beaten = [
-            name for name in (PLAIN, LABELS) if comparisons[name].significant and comparisons[name].difference > 0
-        ]
-        also = f", as it beats {' and '.join(beaten)}" if beaten else ""
-        return f"The searched recipe beats tuned KD by {points} ({p}){also}; {reach}."
+        equal = [name for name in (PLAIN, LABELS) if not _better(comparisons[name])]
+        others = f"but not {' or '.join(equal)}" if equal else f"and {PLAIN} and {LABELS} as well"
+        return f"The searched recipe beats tuned KD beyond noise ({found}), {others}; {reach}."
     if tuned.significant:
-        return f"The searched recipe is worse than tuned KD: {points} ({p}); {reach}. Use tuned KD."
-    return f"The searched recipe does not beat tuned KD beyond noise: {points} ({p}); {reach}."
+        return f"The searched recipe is worse than tuned KD ({found}); {reach}. Use tuned KD."
+    return f"The searched recipe does not beat tuned KD beyond noise ({found}); {reach}."
+
+
+def _better(comparison: Comparison) -> bool:
+    return comparison.significant and comparison.difference > 0
 
 
 def _summary(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,11 @@ from torch import nn
 
 from optuna_kd.models import load_weights, unwrap
 from optuna_kd.recipe import ProxyConfig, Recipe
+from optuna_kd.runner.progress import Reporter
 from optuna_kd.seeds import derive_seed
 from optuna_kd.training.full import save_student
 from optuna_kd.training.task import ImageClassification
 from optuna_kd.training.trainer import StudentTraining, accuracy
-
-logger = logging.getLogger(__name__)
 
 
 class TeacherError(ValueError):
@@ -54,7 +53,7 @@ def trained_teacher(
     *,
     name: str,
     epochs: int,
-    say: Callable[[str], None] = logger.info,
+    say: Reporter,
 ) -> nn.Module:
     """Load a teacher from the cache, or train it on the labels first and keep it there.
 
@@ -66,37 +65,44 @@ def trained_teacher(
         say: Told what happens.
     """
     task = create_task(create(), create)
-    file = cache_folder() / "teachers" / f"{name.replace('/', '-')}-{_key(task, epochs)}.pt"
+    file = teacher_file(task, name, epochs)
     teacher = task.make_student(derive_seed("teacher"))
     if file.is_file():
         try:
             load_weights(teacher, file)
-            say(f"Teacher {name} from {file}")
+            say.note(f"Teacher {name} from {file}")
             return teacher
         except ValueError as error:
-            say(f"The cached teacher cannot be used and is trained again: {error}")
-    say(f"Training the teacher {name}: {epochs} epochs on {len(task.train_set):,} images")
-    training = StudentTraining(task, Recipe(), ProxyConfig(epochs=epochs, rungs=(epochs,)), seed=derive_seed("teacher"))
-    for _ in training.train():
-        pass
+            say.note(f"The cached teacher cannot be used and is trained again: {error}")
+    say.note(f"Training the teacher {name} first: {epochs} epochs on {len(task.train_set):,} images")
+    say.phase("Teacher", epochs)
+    schedule = ProxyConfig(epochs=epochs, rungs=(epochs,))
+    training = StudentTraining(task, Recipe(), schedule, seed=derive_seed("teacher"))
+    started = time.monotonic()
+    for epoch in range(epochs):
+        losses = training.train_epoch(epoch, cycle=(0, epochs))
+        left = (time.monotonic() - started) / (epoch + 1) * (epochs - epoch - 1)
+        say.advance(f"loss {losses['total']:.3f}", left=left)
     training.observer.close()
-    teacher = unwrap(training.student)
+    teacher = unwrap(training.student).cpu()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         save_student(teacher.state_dict(), file)
-        say(f"Kept in {file}")
+        say.note(f"Teacher kept in {file}")
     except OSError as error:
-        say(f"The teacher cannot be kept for the next time: {error}")
-    return teacher.cpu()
+        say.note(f"The teacher cannot be kept for the next time: {error}")
+    return teacher
+
+
+def teacher_file(task: ImageClassification, name: str, epochs: int) -> Path:
+    """Name the file in the cache of a teacher that was trained as the student of `task`."""
+    described: dict[str, Any] = {key: value for key, value in task.describe().items() if "teacher" not in key}
+    text = json.dumps({**described, "epochs": epochs}, sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+    return cache_folder() / "teachers" / f"{name.replace('/', '-')}-{digest}.pt"
 
 
 def cache_folder() -> Path:
     """Where teachers and decoded images are kept: `$OPTUNA_KD_CACHE`, else `~/.cache/optuna_kd`."""
     given = os.environ.get("OPTUNA_KD_CACHE")
     return Path(given) if given else Path.home() / ".cache" / "optuna_kd"
-
-
-def _key(task: ImageClassification, epochs: int) -> str:
-    described: dict[str, Any] = {key: value for key, value in task.describe().items() if "teacher" not in key}
-    text = json.dumps({**described, "epochs": epochs}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]

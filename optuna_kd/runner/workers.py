@@ -29,7 +29,7 @@ class WorkersDiedError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Job(Generic[Context]):
+class Job:
     """One piece of work: `function(context, *arguments)`, run in some worker."""
 
     key: str
@@ -67,7 +67,7 @@ class Workers(Generic[Context]):
         if count < 1:
             raise ValueError(f"workers must be >= 1; got {count!r}.")
         self.count = count
-        self.threads = threads or max(1, (os.cpu_count() or 1) // count)
+        self.threads = threads or share_of_cores(count)
         self._create_context = create_context
         self._on_crash = on_crash
         self._executor: ProcessPoolExecutor | None = None
@@ -85,7 +85,7 @@ class Workers(Generic[Context]):
             self._executor.shutdown(wait=False, kill_workers=True)
             self._executor = None
 
-    def run(self, jobs: Sequence[Job[Context]] | Iterator[Job[Context]]) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job] | Iterator[Job]) -> Iterator[Outcome]:
         """Run jobs, never more in flight than there are workers; yield each outcome as it comes.
 
         `jobs` is read lazily, so that a caller can stop a stream of jobs by ending it.
@@ -95,7 +95,7 @@ class Workers(Generic[Context]):
         """
         return self._run_here(iter(jobs)) if self.count == 1 else self._run_in_processes(iter(jobs))
 
-    def _run_here(self, jobs: Iterator[Job[Context]]) -> Iterator[Outcome]:
+    def _run_here(self, jobs: Iterator[Job]) -> Iterator[Outcome]:
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
@@ -110,9 +110,9 @@ class Workers(Generic[Context]):
         finally:
             torch.set_num_threads(before)
 
-    def _run_in_processes(self, jobs: Iterator[Job[Context]]) -> Iterator[Outcome]:
-        flying: dict[Future[Any], Job[Context]] = {}
-        again: list[Job[Context]] = []
+    def _run_in_processes(self, jobs: Iterator[Job]) -> Iterator[Outcome]:
+        flying: dict[Future[Any], Job] = {}
+        again: list[Job] = []
         crashes = 0
         while True:
             while len(flying) < self.count:
@@ -143,7 +143,7 @@ class Workers(Generic[Context]):
                         "Use fewer workers or smaller batches."
                     )
 
-    def _submit(self, job: Job[Context]) -> Future[Any]:
+    def _submit(self, job: Job) -> Future[Any]:
         if self._executor is None:
             self._executor = ProcessPoolExecutor(
                 max_workers=self.count,
@@ -152,6 +152,11 @@ class Workers(Generic[Context]):
                 env={"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)},
             )
         return self._executor.submit(_run_job, job.function, job.arguments)
+
+
+def share_of_cores(workers: int) -> int:
+    """Torch threads of each worker."""
+    return max(1, (os.cpu_count() or 1) // workers)
 
 
 _context: Any = None  # of this worker process, set by its initializer

@@ -112,10 +112,13 @@ def distill(
     Raises:
         optuna_kd.distillers.InvalidChainError: If the recipe cannot be built on the maps of the task.
         optuna_kd.training.LossRejected: If a loss is not finite or explodes.
+        optuna_kd.training.KnowledgeMismatchError: For knowledge of another teacher, split or preprocessing.
     """
     if seeds < 1 or epochs < 1:
         raise ValueError(f"distill needs at least 1 seed and 1 epoch; got seeds={seeds!r}, epochs={epochs!r}.")
-    if knowledge is None and recipe.distiller.terms and not task.is_streaming:
+    if knowledge is not None:
+        knowledge.check(task)
+    elif recipe.distiller.terms and not task.is_streaming:
         knowledge = store_knowledge(task)
     runs: list[FullRun] = []
     best: nn.Module | None = None
@@ -127,7 +130,21 @@ def distill(
         if on_run is not None:
             on_run(run)
     assert best is not None
-    return DistillResult(recipe, epochs, tuple(runs), best, {"task": task.describe(), "layers": task.layers()})
+    card = {"task": task.describe(), "layers": task.layers(), **student_card(task)}
+    return DistillResult(recipe, epochs, tuple(runs), best, card)
+
+
+def student_card(task: ImageClassification) -> dict[str, Any]:
+    """Say what `optuna_kd.load_student` needs to know of a student beside its weights and its recipe."""
+    return {
+        "student": {
+            "name": task.student_name,
+            "classes": task.num_classes,
+            "image_shape": list(task.image_shape),
+            "class_names": list(task.train_set.class_names or ()),
+        },
+        "preprocessing": task.preprocessing(),
+    }
 
 
 def train_student(

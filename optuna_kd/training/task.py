@@ -142,6 +142,11 @@ class ImageClassification:
                 "asked online in every step. Pass plain images and augment=... to store its outputs once."
             )
 
+    def __repr__(self) -> str:
+        parts = {"train": self.train_set, "val": self.val_set, "test": self.test_set}
+        sizes = ", ".join(f"{len(part)} {name}" for name, part in parts.items() if part is not None)
+        return f"<{type(self).__name__}: {sizes}; {self.num_classes} classes; {self.layers()}>"
+
     @property
     def is_streaming(self) -> bool:
         """Whether the training data are read anew in every epoch."""
@@ -198,9 +203,10 @@ class ImageClassification:
     def _count_classes(self, given: int | None) -> int:
         parts = {"train": self.train_set, "val": self.val_set, "test": self.test_set}
         found = {name: part.num_classes for name, part in parts.items() if part is not None}
-        classes = given or max(found.values())
+        classes = max(found.values()) if given is None else given
         if classes < 2:
-            raise ValueError(f"Classification needs at least 2 classes; the data have {classes}.")
+            source = "the data have" if given is None else "num_classes is"
+            raise ValueError(f"Classification needs at least 2 classes; {source} {classes}.")
         for name, part in parts.items():
             if part is None:
                 continue

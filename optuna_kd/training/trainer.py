@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from optuna_kd.data import class_subset, stratified_subset
-from optuna_kd.distillers import Distiller
+from optuna_kd.distillers import DeadTermError, Distiller
 from optuna_kd.models import memory_format
 from optuna_kd.models.knowledge import FrozenTeacher, Knowledge
 from optuna_kd.recipe import ProxyConfig, Recipe
@@ -104,11 +104,11 @@ class StudentTraining:
         for end in self.proxy.rungs:
             losses: dict[str, float] = {}
             for epoch in range(start, end):
-                losses = self._train_epoch(epoch, cycle=(start, end))
+                losses = self.train_epoch(epoch, cycle=(start, end))
                 first_loss = losses["first"] if first_loss is None else first_loss
                 if losses["total"] > EXPLODED * max(first_loss, 1.0):
                     raise LossRejected(
-                        f"exploding loss: {losses['total']:.3g} in epoch {epoch + 1}, {first_loss:.3g} at the first step"
+                        f"exploding loss: {losses['total']:.3g} in epoch {epoch + 1}, {first_loss:.3g} at first"
                     )
             start = end
             yield end, losses
@@ -117,7 +117,12 @@ class StudentTraining:
         """Score the student on the validation data."""
         return evaluate(self.task, self.student, self.knowledge, self.val_indices)
 
-    def _train_epoch(self, epoch: int, cycle: tuple[int, int]) -> dict[str, float]:
+    def train_epoch(self, epoch: int, cycle: tuple[int, int]) -> dict[str, float]:
+        """Train through one epoch of a cosine cycle (its first epoch, the one after its last).
+
+        Returns:
+            The mean of every loss term and of their `total`, and the total at the `first` step.
+        """
         sums: dict[str, Tensor] = {}
         first = math.nan
         for terms in self.steps(epoch, cycle):
@@ -164,9 +169,20 @@ class StudentTraining:
         taught = self._ask_teacher(view, batch, images)
         if self._steps == 1:
             # Not at the very first: a head that starts at zero has no gradient before it has moved.
-            self.distiller.check_terms(known, taught)
+            self._check_terms(known, taught)
         terms: dict[str, Tensor] = self.distiller(known, taught, labels, progress=progress)
         return terms
+
+    def _check_terms(self, known: Knowledge, taught: Knowledge) -> None:
+        # The distiller looks from the student's outputs on; whether these depend on its weights shows here.
+        detached = [
+            term
+            for term in self.distiller.terms
+            if term.config.weight and not self.distiller.source_of(term, known).requires_grad
+        ]
+        if detached:
+            raise DeadTermError({term.name: f"({term}) compares outputs without gradient" for term in detached})
+        self.distiller.check_terms(known, taught)
 
     def _ask_teacher(self, view: int, batch: Tensor, images: Tensor) -> Knowledge:
         if self.knowledge is not None:
@@ -263,6 +279,11 @@ def accuracy(task: ImageClassification, model: nn.Module, part: str) -> float:
 def _create_optimizer(task: ImageClassification, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     if task.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=task.lr, weight_decay=task.weight_decay, fused=True)
-    return torch.optim.SGD(
+    sgd = torch.optim.SGD(
         parameters, lr=task.lr, momentum=0.9, nesterov=True, weight_decay=task.weight_decay, fused=True
     )
+    # A term whose weight rises from zero brings its adapter in at a later step, and the fused step takes either
+    # all buffers or none. A buffer of zeros is what the first step starts from anyway.
+    for parameter in parameters:
+        sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd

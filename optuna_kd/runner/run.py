@@ -1,0 +1,80 @@
+"""One run of the main job: what its phases share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from optuna.study import Study
+
+from optuna_kd.objective import DistillationObjective
+from optuna_kd.runner.jobs import Worker
+from optuna_kd.runner.progress import Reporter
+from optuna_kd.runner.workers import Job, Workers
+
+
+@dataclass
+class Clock:
+    """Time left, from the cost of the epochs trained so far; epochs are of the whole training data.
+
+    Args:
+        planned: Epochs that the run will train.
+    """
+
+    planned: float = 0.0
+    done: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+    _since: float | None = None
+    _done_before: float = 0.0
+
+    def advance(self, epochs: float) -> None:
+        """Count epochs as done. The first call only starts the measurement: workers were starting until then."""
+        self.done += epochs
+        if self._since is None:
+            self._since, self._done_before = time.monotonic(), self.done
+
+    @property
+    def seconds_per_epoch(self) -> float | None:
+        """Wall-clock seconds per epoch, all workers together; None before there are two measurements."""
+        measured = self.done - self._done_before
+        return (time.monotonic() - self._since) / measured if self._since is not None and measured > 0 else None
+
+    def left(self) -> float | None:
+        """Seconds left of everything planned; None before anything was measured."""
+        cost = self.seconds_per_epoch
+        return None if cost is None else max(0.0, self.planned - self.done) * cost
+
+    def elapsed(self) -> float:
+        """Seconds since the run began."""
+        return time.monotonic() - self.started
+
+
+@dataclass
+class Run:
+    """The study, the workers and the clock of one run, and how its jobs are followed."""
+
+    study: Study
+    objective: DistillationObjective
+    workers: Workers[Worker]
+    say: Reporter
+    clock: Clock
+    seed: int
+
+    def results(self, jobs: Iterable[Job]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Run jobs; yield key and result of each as it comes, and raise what a job raised."""
+        for outcome in self.workers.run(iter(jobs)):
+            if outcome.error is not None:
+                raise outcome.error
+            yield outcome.key, outcome.result
+
+    def advance(self, epochs: float, text: str = "") -> None:
+        """Count one finished piece of work and its epochs."""
+        self.clock.advance(epochs)
+        self.say.advance(text, left=self.clock.left())
+
+    @property
+    def proxy_cost(self) -> float:
+        """Epochs of the whole training data that an unpruned proxy costs."""
+        return self.objective.proxy.epochs * self.objective.proxy.subset
