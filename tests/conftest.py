@@ -1,0 +1,90 @@
+"""What tests share: one torch thread, and a small task on real digits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+@pytest.fixture(scope="session")
+def one_thread() -> Iterator[None]:
+    """Bit-identical results need a fixed number of threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def digits() -> dict[str, Arrays]:
+    """200 digits to train and 100 to test: images uint8 [N, 1, 8, 8], labels [N]."""
+    from sklearn.datasets import load_digits
+
+    bundled = load_digits()
+    images = np.round(bundled.images * 255 / 16).astype(np.uint8)[:, None]
+    labels = bundled.target.astype(np.int64)
+    return {"train": (images[:200], labels[:200]), "test": (images[200:300], labels[200:300])}
+
+
+def tiny_resnet(width: float) -> Any:
+    """A ResNet-8 for digits; 0.25 has 4, 8 and 16 channels."""
+    from optuna_kd.models import create_model
+
+    return create_model(f"resnet8x{width:g}", num_classes=10, in_channels=1, input_size=8)
+
+
+@pytest.fixture(scope="session")
+def make_teacher() -> Callable[[int], Any]:
+    """A teacher whose weights depend on a seed alone; nobody needs it trained here."""
+    import torch
+
+    def make(seed: int = 0) -> Any:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return tiny_resnet(0.5)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_task(digits: dict[str, Arrays], make_teacher: Callable[[int], Any], one_thread: None) -> Callable[..., Any]:
+    """Give `ImageClassification` on the small digits; keywords replace its arguments."""
+    from optuna_kd import ImageClassification
+
+    def make(**changes: Any) -> Any:
+        arguments: dict[str, Any] = {
+            "teacher": changes.pop("teacher", None) or make_teacher(0),
+            "student": lambda: tiny_resnet(0.25),
+            "train": digits["train"],
+            "test": digits["test"],
+            "batch_size": 32,
+            "views": 2,
+            "device": "cpu",
+        }
+        return ImageClassification(**{**arguments, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def task(make_task: Callable[..., Any]) -> Any:
+    """The small task with all defaults; tests do not change it."""
+    return make_task()
+
+
+@pytest.fixture
+def quiet_optuna() -> Iterator[None]:
+    """No line for every trial."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    yield
+    optuna.logging.set_verbosity(before)
