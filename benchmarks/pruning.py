@@ -73,7 +73,7 @@ def run_search(arm: str, seed: int, trials: int) -> dict[str, object]:
         control = run_proxy(worker, PLAIN_KD, derive_seed(seed, "control", str(PLAIN_KD)))
         record_control_gaps(study, {int(rung): gap for rung, gap in control["gaps"].items()})
         optimize(study, objective, total_trials=trials)
-        ledger = Ledger(study._storage, "confirmation", metric="reward")
+        ledger = Ledger(None, "confirmation", metric="reward")
         (winner,) = confirm(run, ledger, [top_recipes(study, 5)], 3)
     result = distill(task, winner, epochs=DIGITS.epochs, seeds=5, seed=seed, knowledge=objective.knowledge)
     epochs = sum(trial.user_attrs.get("epochs", 0) for trial in study.trials)

@@ -27,8 +27,9 @@ from optuna_kd.storages import create_storage
 from optuna_kd.student import export_onnx
 from optuna_kd.study import SAMPLERS
 from optuna_kd.training.full import FullRun, distill
-from optuna_kd.training.offline import knowledge_bytes
+from optuna_kd.training.offline import LIMIT, knowledge_bytes
 from optuna_kd.training.task import ImageClassification, resolve_device
+from optuna_kd.training.trainer import proxy_images
 
 logger = logging.getLogger(__name__)
 
@@ -235,9 +236,19 @@ def dry_run(
         ("Confirm", format_seconds(cost.confirmation)),
         ("Full", f"{METHODS} methods x {plan.seeds} seeds x {plan.epochs} epochs: {format_seconds(cost.full)}"),
         ("Total", f"about {format_seconds(cost.total + teacher)} with {plan.workers} workers"),
-        ("Disk", f"{knowledge_bytes(task) / 2**20:.1f} MB for the teacher's outputs while it runs"),
+        ("Disk", _disk(task, proxy)),
     ):
         console.print(f"{name:<10} {text}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _disk(task: ImageClassification, proxy: ProxyConfig) -> str:
+    for images, what in ((len(task.train_set), "all"), (len(proxy_images(task, proxy)[0]), "the proxies'")):
+        size = knowledge_bytes(task, images)
+        if size <= LIMIT:
+            return (
+                f"{size / 2**20:.1f} MB for the teacher's outputs on {what} images, {task.views} views, while it runs"
+            )
+    return f"none: the teacher's outputs would take {size / 2**30:.1f} GB, so it is asked online"
 
 
 def _teacher_cost(options: SearchOptions, splits: DataSplits, factory: Callable[[], nn.Module]) -> tuple[float, str]:

@@ -27,9 +27,9 @@ from optuna_kd.study import (
     settings_of,
     space_of,
 )
-from optuna_kd.training.offline import TeacherKnowledge, store_knowledge
+from optuna_kd.training.offline import TeacherKnowledge, store_affordable
 from optuna_kd.training.task import ImageClassification
-from optuna_kd.training.trainer import LossRejected, Rung, StudentTraining
+from optuna_kd.training.trainer import LossRejected, Rung, StudentTraining, proxy_images
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +47,8 @@ class DistillationObjective:
         task: What is to be distilled.
         proxy: Length, rungs and subset of the proxy.
         reward: "bounded", "paper", "ce", "ce-l1" or "accuracy" (Auto-KD eq. 3 and Table 9).
-        knowledge: Stored outputs of the teacher, or the file that holds them; None stores them at the first
-            trial (unless the data are read anew in every epoch).
+        knowledge: Stored outputs of the teacher, or the file that holds them; None stores what fits into
+            memory at the first trial (nothing where the data are read anew in every epoch).
 
     Raises:
         UnknownNameError: For an unknown reward.
@@ -70,13 +70,15 @@ class DistillationObjective:
         elif knowledge is not None:
             knowledge.check(task)
         self._knowledge = knowledge
+        self._asked = knowledge is not None
         self._described: dict[str, Any] | None = None
 
     @property
     def knowledge(self) -> TeacherKnowledge | None:
-        """The stored outputs of the teacher; made when first asked for."""
-        if self._knowledge is None and not self.task.is_streaming:
-            self._knowledge = store_knowledge(self.task)
+        """The stored outputs of the teacher, made when first asked for; None where it is asked online."""
+        if not self._asked:
+            self._asked = True
+            self._knowledge = store_affordable(self.task, proxy_images(self.task, self.proxy)[0])
         return self._knowledge
 
     def __call__(self, trial: Trial) -> float:

@@ -92,6 +92,11 @@ def _engine_options(url: URL) -> dict[str, object]:
     return {"connect_args": {"timeout": BUSY_SECONDS}}
 
 
+def is_shareable(storage: object) -> bool:
+    """Whether other processes can open a storage that is given like this: a URL, and not one in memory."""
+    return isinstance(storage, str) and not _in_memory(make_url(storage))
+
+
 def _in_memory(url: URL) -> bool:
     return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
 

@@ -258,11 +258,11 @@ def test_knowledge_can_be_given(task: ImageClassification, make_task: Make, make
 def test_knowledge_is_stored_once(task: ImageClassification, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def counted(given: ImageClassification) -> Any:
+    def counted(given: ImageClassification, images: Any) -> Any:
         calls.append(given)
         return store_knowledge(given)
 
-    monkeypatch.setattr(objective_module, "store_knowledge", counted)
+    monkeypatch.setattr(objective_module, "store_affordable", counted)
     objective = DistillationObjective(task, proxy=PROXY)
     assert calls == []
     create_study(storage=None, seed=0).optimize(objective, n_trials=2)

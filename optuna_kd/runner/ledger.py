@@ -24,12 +24,12 @@ class Ledger:
     killed process leaves no half ones, and a second run of the same command reads what is there.
 
     Args:
-        storage: The storage of the searched study.
+        storage: The storage of the searched study; None for memory.
         name: Of the companion study.
         metric: What the value of its trials is, shown by the dashboard.
     """
 
-    def __init__(self, storage: BaseStorage, name: str, *, metric: str) -> None:
+    def __init__(self, storage: BaseStorage | None, name: str, *, metric: str) -> None:
         self.study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
         if self.study.metric_names != [metric]:
             with quietly():

@@ -35,9 +35,8 @@ from optuna_kd.runner.run import Clock, Run
 from optuna_kd.runner.teacher import check_teacher
 from optuna_kd.runner.workers import Job, Workers
 from optuna_kd.search_space import Space
-from optuna_kd.storages import DEFAULT_URL, quietly, retry_interrupted
+from optuna_kd.storages import DEFAULT_URL, create_storage, is_shareable, quietly, retry_interrupted
 from optuna_kd.study import CONFIRMED, count_finished, create_study, top_recipes
-from optuna_kd.training.offline import store_knowledge
 from optuna_kd.training.task import ImageClassification
 
 METHODS = 4  # in the closing table: labels only, plain KD, tuned KD, the searched recipe
@@ -134,7 +133,9 @@ def search(
     """
     seconds = parse_duration(budget) if budget is not None else None
     plan = Plan(trials if trials or seconds else 60, seconds, confirm, epochs, seeds, workers)
-    if workers > 1 and not isinstance(storage, str):
+    opened = create_storage(storage)
+    shared: str | BaseStorage = str(storage) if is_shareable(storage) else opened
+    if workers > 1 and shared is opened:
         raise ValueError(
             f"{workers} workers need a storage with a URL, because they are processes; with a storage in memory "
             "use workers=1."
@@ -146,7 +147,7 @@ def search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         study = create_study(
-            storage=storage,
+            storage=opened,
             study_name=study_name,
             seed=seed,
             space=space,
@@ -155,7 +156,7 @@ def search(
             load_if_exists=True,
         )
         folder = Path(directory) / study.study_name
-        job = _MainJob(task, objective, study, plan, storage, sampler, seed, folder, reporter, student_config)
+        job = _MainJob(task, objective, study, plan, opened, shared, sampler, seed, folder, reporter, student_config)
         return job()
     finally:
         reporter.close()
@@ -205,7 +206,8 @@ class _MainJob:
         objective: DistillationObjective,
         study: Study,
         plan: Plan,
-        storage: str | BaseStorage | None,
+        storage: BaseStorage,
+        shared: str | BaseStorage,
         sampler: str | BaseSampler,
         seed: int,
         folder: Path,
@@ -215,10 +217,10 @@ class _MainJob:
         self.task, self.objective, self.study, self.plan = task, objective, study, plan
         self.sampler, self.seed, self.say = sampler, seed, reporter
         self.folder, self.student_config = folder, student_config
-        self.storage = storage if isinstance(storage, str) else study._storage
+        self.shared = shared  # how the workers open the storage
         self.session = f"{os.getpid()}-{time.time_ns():x}"
         self.controls, self.confirmation, self.full = (
-            Ledger(study._storage, f"{study.study_name}/{name}", metric=metric)
+            Ledger(storage, f"{study.study_name}/{name}", metric=metric)
             for name, metric in (("controls", "reward"), ("confirmation", "reward"), ("full", "accuracy"))
         )
 
@@ -259,17 +261,16 @@ class _MainJob:
 
     def _spec(self, scratch: Path) -> WorkerSpec:
         """Describe the context of the workers; the teacher is asked once, and they map its answers from a file."""
-        knowledge = None
-        if not self.task.is_streaming:
-            stored = store_knowledge(self.task)
-            stored.save(scratch / "knowledge.pt")
-            knowledge = str(scratch / "knowledge.pt")
+        file = None
+        if (stored := self.objective.knowledge) is not None:
+            file = scratch / "knowledge.pt"
+            stored.save(file)
         return WorkerSpec(
             task=self.task,
             proxy=self.objective.proxy,
             reward=self.objective.reward_name,
-            knowledge=knowledge,
-            storage=self.storage,
+            knowledge=str(file) if file else None,
+            storage=self.shared,
             study_name=self.study.study_name,
             sampler=self.sampler,
             pruner=self.study.pruner,

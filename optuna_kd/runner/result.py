@@ -21,7 +21,7 @@ from torch import nn
 from optuna_kd.analysis.statistics import Comparison, compare
 from optuna_kd.models import count_parameters, latency_ms
 from optuna_kd.recipe import Recipe, StudentConfig
-from optuna_kd.training.full import mean_and_sd
+from optuna_kd.training.full import mean_and_sd, student_card
 from optuna_kd.training.task import ImageClassification
 from optuna_kd.training.trainer import accuracy
 
@@ -202,13 +202,7 @@ def _summary(
             for name, found in result.comparisons.items()
         },
         "runs": {method: [dict(run) for run in runs] for method, runs in records.items()},
-        "student": {
-            "name": task.student_name,
-            "classes": task.num_classes,
-            "image_shape": list(task.image_shape),
-            "class_names": list(task.train_set.class_names or ()),
-        },
-        "preprocessing": task.preprocessing(),
+        **student_card(task),
         "layers": task.layers(),
         "images": {
             "train": len(task.train_set),

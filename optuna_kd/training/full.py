@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from optuna_kd.models import unwrap
 from optuna_kd.recipe import ProxyConfig, Recipe
 from optuna_kd.seeds import derive_seed
-from optuna_kd.training.offline import TeacherKnowledge, store_knowledge
+from optuna_kd.training.offline import TeacherKnowledge, store_affordable
 from optuna_kd.training.task import ImageClassification
 from optuna_kd.training.trainer import StudentTraining, accuracy
 
@@ -106,7 +106,7 @@ def distill(
         epochs: Of each training: one cosine cycle.
         seeds: How many students.
         seed: From which all seeds derive.
-        knowledge: Stored outputs of the teacher; None stores them first.
+        knowledge: Stored outputs of the teacher; None stores them first if they fit into memory.
         on_run: Called after each student.
 
     Raises:
@@ -118,8 +118,8 @@ def distill(
         raise ValueError(f"distill needs at least 1 seed and 1 epoch; got seeds={seeds!r}, epochs={epochs!r}.")
     if knowledge is not None:
         knowledge.check(task)
-    elif recipe.distiller.terms and not task.is_streaming:
-        knowledge = store_knowledge(task)
+    elif recipe.distiller.terms:
+        knowledge = store_affordable(task, torch.arange(len(task.train_set)))
     runs: list[FullRun] = []
     best: nn.Module | None = None
     for index in range(seeds):

@@ -8,6 +8,7 @@ from the seed of the task, and what is stored is the teacher's output on exactly
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from optuna_kd.seeds import derive_seed
 from optuna_kd.training.task import ImageClassification
 
 CHUNK = 256  # images per forward pass of the teacher
+LIMIT = 2 * 2**30  # bytes that are stored without asking
+
+logger = logging.getLogger(__name__)
 
 
 class KnowledgeMismatchError(ValueError):
@@ -37,6 +41,8 @@ class TeacherKnowledge:
         logits: Logits of the training views [V, N, K].
         val_features: Maps of the validation images [M, C, H, W].
         val_logits: Logits of the validation images [M, K].
+        rows: Where the outputs for each training image stand [images], -1 for those that were not stored;
+            None if all were.
     """
 
     key: Mapping[str, str]
@@ -44,14 +50,21 @@ class TeacherKnowledge:
     logits: Tensor
     val_features: Tensor
     val_logits: Tensor
+    rows: Tensor | None = None
 
     @property
     def views(self) -> int:
         """V, the number of stored views."""
         return len(self.logits)
 
+    def covers(self, indices: Tensor) -> bool:
+        """Tell whether the outputs for all these training images are stored."""
+        return self.rows is None or bool((self.rows[indices] >= 0).all())
+
     def batch(self, view: int, indices: Tensor, device: torch.device) -> Knowledge:
         """Give the knowledge of some images [B] in one view."""
+        if self.rows is not None:
+            indices = self.rows[indices]
         return Knowledge(
             (self.features[view, indices].to(device, torch.float32),),
             self.logits[view, indices].to(device, torch.float32),
@@ -88,7 +101,8 @@ class TeacherKnowledge:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        tensors = {name: getattr(self, name) for name in ("features", "logits", "val_features", "val_logits")}
+        names = ("features", "logits", "val_features", "val_logits", "rows")
+        tensors = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         torch.save({"key": json.dumps(dict(self.key)), **tensors}, partial)
         partial.replace(path)
 
@@ -115,43 +129,63 @@ def knowledge_key(task: ImageClassification) -> dict[str, str]:
     }
 
 
-def knowledge_bytes(task: ImageClassification) -> int:
-    """Size of the stored knowledge in bytes (float32)."""
+def knowledge_bytes(task: ImageClassification, images: int | None = None) -> int:
+    """Size in bytes (float32) of the knowledge of so many training images, by default all."""
     channels, height, width = task.teacher_layer.shape
     per_image = 4 * (channels * height * width + task.num_classes)
-    return per_image * (task.views * len(task.train_set) + len(task.val_set))
+    images = len(task.train_set) if images is None else images
+    return per_image * (task.views * images + len(task.val_set))
 
 
-def store_knowledge(task: ImageClassification) -> TeacherKnowledge:
-    """Ask the teacher once about every view of every image.
+def store_affordable(task: ImageClassification, proxy_images: Tensor, limit: int = LIMIT) -> TeacherKnowledge | None:
+    """Store what fits: the knowledge of all training images, or of those that proxies see, or nothing.
+
+    What is not stored is asked online, and then every epoch shows new augmented views.
+
+    Args:
+        task: The task.
+        proxy_images: Indices of the training images of a proxy.
+        limit: Bytes.
+    """
+    if task.is_streaming:
+        return None
+    for indices in (None, proxy_images):
+        size = knowledge_bytes(task, None if indices is None else len(indices))
+        if size <= limit:
+            return store_knowledge(task, indices)
+    logger.warning(
+        "The teacher's outputs for one proxy would take %.1f GB, more than %.1f GB: it is asked online.",
+        size / 2**30, limit / 2**30,
+    )  # fmt: skip
+    return None
+
+
+def store_knowledge(task: ImageClassification, indices: Tensor | None = None) -> TeacherKnowledge:
+    """Ask the teacher once about every view of the training images (by default all) and the validation images.
 
     Raises:
         ValueError: If the training data are read anew in every epoch, or the teacher's outputs are not finite.
     """
     if task.is_streaming:
         raise ValueError("Data with random transforms of their own have no fixed views; the teacher stays online.")
-    count = len(task.train_set)
-    features: Tensor | None = None
-    logits = torch.empty(task.views, count, task.num_classes)
+    chosen = torch.arange(len(task.train_set)) if indices is None else indices
+    rows = None
+    if indices is not None:
+        rows = torch.full((len(task.train_set),), -1)
+        rows[indices] = torch.arange(len(indices))
+    channels, height, width = task.teacher_layer.shape
+    features = torch.empty(task.views, len(chosen), channels, height, width)
+    logits = torch.empty(task.views, len(chosen), task.num_classes)
     for view in range(task.views):
-        for start in range(0, count, CHUNK):
-            indices = torch.arange(start, min(start + CHUNK, count))
-            known = task.teacher_knowledge(view_images(task, view, indices))
-            if features is None:
-                features = torch.empty(task.views, count, *known.features[0].shape[1:])
-            features[view, indices] = known.features[0].float().cpu()
-            logits[view, indices] = known.logits.float().cpu()
+        for part in chunks(len(chosen)):
+            known = task.teacher_knowledge(view_images(task, view, chosen[part]))
+            features[view, part] = known.features[0].float().cpu()
+            logits[view, part] = known.logits.float().cpu()
     val_features, val_logits = _validation_outputs(task)
-    assert features is not None
-    for name, tensor in (
-        ("maps", features),
-        ("logits", logits),
-        ("maps", val_features),
-        ("logits", val_logits),
-    ):
+    for name, tensor in (("maps", features), ("logits", logits), ("maps", val_features), ("logits", val_logits)):
         if not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"The {name} of the teacher are not finite; check its weights and normalisation.")
-    return TeacherKnowledge(knowledge_key(task), features, logits, val_features, val_logits)
+    return TeacherKnowledge(knowledge_key(task), features, logits, val_features, val_logits, rows)
 
 
 def view_images(task: ImageClassification, view: int, indices: Tensor) -> Tensor:

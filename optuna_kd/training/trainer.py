@@ -77,12 +77,16 @@ class StudentTraining:
         self.layout = memory_format(student, task.device)
         self.student = student.to(memory_format=self.layout)
         self.observer = task.observe(self.student)
+        self.indices, self.val_indices = proxy_images(task, proxy)
+        self._validation = knowledge
+        covered = knowledge is not None and knowledge.covers(self.indices)
+        # With stored knowledge the views repeat, for every recipe alike; without, each epoch shows new ones.
+        self._views = knowledge.views if knowledge is not None and covered else None
         # Batch statistics in the teacher depend on the batch, so such a teacher is always asked online.
-        self.knowledge = knowledge if config.teacher_batchnorm == "eval" else None
+        self.knowledge = knowledge if covered and config.teacher_batchnorm == "eval" else None
         self._teacher: FrozenTeacher | None = None
         if config.terms and self.knowledge is None:
             self._teacher = FrozenTeacher(task.teacher, [task.teacher_layer.name], batchnorm=config.teacher_batchnorm)
-        self.indices, self.val_indices = proxy_images(task, proxy)
         self.steps_per_epoch = max(1, len(self.indices) // task.batch_size)
         self.parameters = [*self.student.parameters(), *self.distiller.parameters()]
         self.optimizer = _create_optimizer(task, self.parameters)
@@ -115,7 +119,7 @@ class StudentTraining:
 
     def evaluate(self) -> Metrics:
         """Score the student on the validation data."""
-        return evaluate(self.task, self.student, self.knowledge, self.val_indices)
+        return evaluate(self.task, self.student, self._validation, self.val_indices)
 
     def train_epoch(self, epoch: int, cycle: tuple[int, int]) -> dict[str, float]:
         """Train through one epoch of a cosine cycle (its first epoch, the one after its last).
@@ -155,7 +159,7 @@ class StudentTraining:
             yield {name: value.detach() for name, value in {**terms, "total": total}.items()}
 
     def _forward(self, epoch: int, step: int, batch: Tensor, progress: float) -> dict[str, Tensor]:
-        view = epoch % self.task.views
+        view = epoch if self._views is None else epoch % self._views
         if self.task.is_streaming:
             raw, labels = self.task.train_set.batch(batch, derive_seed(self.seed, "stream", epoch, step))
             images, labels = self.task.prepare(raw), labels.to(self.task.device)

@@ -19,7 +19,7 @@ from optuna_kd.training import (
     store_knowledge,
 )
 from optuna_kd.training import offline as offline_module
-from optuna_kd.training.offline import chunks, knowledge_bytes, view_images
+from optuna_kd.training.offline import chunks, knowledge_bytes, store_affordable, view_images
 
 Make = Callable[..., ImageClassification]
 CPU = torch.device("cpu")
@@ -205,3 +205,45 @@ def test_streaming_data_have_no_stored_knowledge(make_task: Make, digits: dict[s
 
     with pytest.raises(ValueError, match="the teacher stays online"):
         store_knowledge(make_task(train=Noisy()))
+
+
+def test_knowledge_of_some_images(task: ImageClassification, stored: TeacherKnowledge) -> None:
+    some = torch.tensor([5, 3, 150])
+    part = store_knowledge(task, some)
+    assert part.covers(torch.tensor([3, 150]))
+    assert not part.covers(torch.tensor([3, 4]))
+    assert stored.covers(torch.arange(160))
+    for view in range(task.views):
+        asked = torch.tensor([150, 5])
+        torch.testing.assert_close(part.batch(view, asked, CPU).logits, stored.batch(view, asked, CPU).logits)
+
+
+def test_what_fits_is_stored(task: ImageClassification, caplog: pytest.LogCaptureFixture) -> None:
+    some = torch.arange(20)
+    everything = store_affordable(task, some, limit=knowledge_bytes(task))
+    part = store_affordable(task, some, limit=knowledge_bytes(task) - 1)
+    assert everything is not None
+    assert everything.covers(torch.arange(160))
+    assert part is not None
+    assert part.covers(some)
+    assert not part.covers(torch.arange(21))
+    assert store_affordable(task, some, limit=knowledge_bytes(task, 20) - 1) is None
+    assert "it is asked online" in caplog.text
+
+
+def test_a_training_beyond_the_stored_images_asks_online(make_task: Make, stored: TeacherKnowledge) -> None:
+    task = make_task(augment="shift")
+    part = store_knowledge(task, torch.arange(20))
+    training = Online(task, Recipe.from_string("kl@4*1"), ProxyConfig(epochs=1), seed=0, knowledge=part)
+    (rung,) = training.run()
+    assert training.knowledge is None
+    assert len(training.asked) == 5
+    assert rung.metrics.cka >= 0
+
+
+def test_part_of_the_knowledge_travels(task: ImageClassification, tmp_path: Path) -> None:
+    part = store_knowledge(task, torch.tensor([7, 9]))
+    part.save(tmp_path / "knowledge.pt")
+    loaded = TeacherKnowledge.load(tmp_path / "knowledge.pt", task)
+    assert loaded.covers(torch.tensor([9]))
+    assert not loaded.covers(torch.tensor([8]))
