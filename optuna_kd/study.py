@@ -184,6 +184,8 @@ def optimize(
         if count_finished(study) >= total_trials:
             study.stop()
 
+    if callable(bind := getattr(objective, "bind", None)):
+        bind(study)  # refuse another task here, not in a trial that fails
     if count_finished(study) < total_trials:
         study.optimize(objective, timeout=timeout, catch=catch, callbacks=[check])
 
@@ -223,15 +225,25 @@ def recipe_of(study: Study, trial: FrozenTrial) -> Recipe:
 
 
 def best_recipe(study: Study) -> Recipe:
-    """Give the recipe to use: the winner of the confirmation where there was one, else the best mean reward.
+    """Give the recipe to use: the winner of the confirmation of these trials, else the best mean reward.
 
     Raises:
         ValueError: If no trial is complete.
     """
     confirmed = study.user_attrs.get(CONFIRMED)
-    if confirmed is not None:
-        return Recipe.from_dict(confirmed)
+    if confirmed is not None and confirmed["complete_trials"] == count_complete(study):
+        return Recipe.from_dict(confirmed["recipe"])
     return top_recipes(study, 1)[0]
+
+
+def record_confirmed(study: Study, recipe: Recipe) -> None:
+    """Store the recipe that won a confirmation; it holds until another trial is complete."""
+    study.set_user_attr(CONFIRMED, {"recipe": recipe.to_dict(), "complete_trials": count_complete(study)})
+
+
+def count_complete(study: Study) -> int:
+    """Count the trials that ran to the end."""
+    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
 
 def top_recipes(study: Study, count: int) -> list[Recipe]:

@@ -21,7 +21,6 @@ from optuna_kd.registry import UnknownNameError
 from optuna_kd.samplers import MCTSSampler
 from optuna_kd.search_space import AutoKDSpace, DeadCell, NaiveSpace
 from optuna_kd.study import (
-    CONFIRMED,
     SETTINGS,
     StudyMismatchError,
     best_recipe,
@@ -31,6 +30,7 @@ from optuna_kd.study import (
     load_study,
     optimize,
     recipe_of,
+    record_confirmed,
     settings_of,
     space_of,
     top_recipes,
@@ -345,9 +345,31 @@ def test_the_confirmed_recipe_wins(url: str) -> None:
     study = create_study(storage=url, study_name="s", seed=0)
     enqueue(study, ("none|l2*5 + kl@4*1", 0.9), ("mask|l2*5 + kl@4*1", 0.8))
     confirmed = Recipe.from_string("mask|l2*5 + kl@4*1")
-    study.set_user_attr(CONFIRMED, confirmed.to_dict())
+    record_confirmed(study, confirmed)
     assert best_recipe(load_study("s", storage=url)) == confirmed
     assert str(top_recipes(study, 1)[0]) == "none|l2*5 + kl@4*1"
+
+
+def test_a_confirmation_ends_with_the_next_trial(url: str) -> None:
+    study = create_study(storage=url, study_name="s", seed=0)
+    enqueue(study, ("none|l2*5 + kl@4*1", 0.9), ("mask|l2*5 + kl@4*1", 0.8))
+    record_confirmed(study, Recipe.from_string("mask|l2*5 + kl@4*1"))
+    enqueue(study, ("channel|kl*5 + kl@4*1", 0.95))
+    assert str(best_recipe(study)) == "channel|kl*5 + kl@4*1"
+
+
+def test_optimize_refuses_another_task_before_a_trial(url: str) -> None:
+    class Bound:
+        def bind(self, study: optuna.Study) -> None:
+            raise StudyMismatchError("another task")
+
+        def __call__(self, trial: optuna.Trial) -> float:
+            return 0.0
+
+    study = create_study(storage=url, study_name="s", seed=0)
+    with pytest.raises(StudyMismatchError, match="another task"):
+        optimize(study, Bound(), total_trials=1)
+    assert study.trials == []
 
 
 def test_the_naive_space_is_read_back(url: str) -> None:

@@ -17,6 +17,7 @@ from statistics import fmean
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
@@ -33,10 +34,10 @@ from optuna_kd.runner.progress import Reporter, create_reporter, format_seconds
 from optuna_kd.runner.result import LABELS, PLAIN, SEARCHED, TUNED, SearchResult, conclude
 from optuna_kd.runner.run import Clock, Run
 from optuna_kd.runner.teacher import check_teacher
-from optuna_kd.runner.workers import Job, Workers
+from optuna_kd.runner.workers import Job, Outcome, Workers
 from optuna_kd.search_space import Space
 from optuna_kd.storages import DEFAULT_URL, create_storage, is_shareable, quietly, retry_interrupted
-from optuna_kd.study import CONFIRMED, count_finished, create_study, top_recipes
+from optuna_kd.study import count_finished, create_study, record_confirmed, top_recipes
 from optuna_kd.training.task import ImageClassification
 
 METHODS = 4  # in the closing table: labels only, plain KD, tuned KD, the searched recipe
@@ -132,7 +133,7 @@ def search(
         ValueError: For arguments out of range.
     """
     seconds = parse_duration(budget) if budget is not None else None
-    plan = Plan(trials if trials or seconds else 60, seconds, confirm, epochs, seeds, workers)
+    plan = Plan(60 if trials is None and seconds is None else trials, seconds, confirm, epochs, seeds, workers)
     opened = create_storage(storage)
     shared: str | BaseStorage = str(storage) if is_shareable(storage) else opened
     if workers > 1 and shared is opened:
@@ -291,7 +292,7 @@ class _MainJob:
         candidates = top_recipes(self.study, max(1, recipes))
         grid = best_of_grid(self.controls, max(1, recipes))
         searched, tuned = confirm(run, self.confirmation, (candidates, grid), seeds if recipes else 0)
-        self.study.set_user_attr(CONFIRMED, searched.to_dict())
+        record_confirmed(self.study, searched)
         return {LABELS: LABELS_ONLY, PLAIN: PLAIN_KD, TUNED: tuned, SEARCHED: searched}
 
     def _run_trials(self, after: float) -> None:
@@ -299,7 +300,7 @@ class _MainJob:
         finished = count_finished(self.study)
         self.say.phase("Search", max(self.plan.trials or 0, finished), finished)
         self._given, failed_in_a_row = finished, 0
-        for outcome in self.run.workers.run(self._trial_jobs(after)):
+        for outcome in self._trial_outcomes(after):
             if outcome.error is not None:
                 self._given -= 1
                 failed_in_a_row += 1
@@ -310,13 +311,20 @@ class _MainJob:
             failed_in_a_row = 0
             self.run.advance(outcome.result["epochs"] * self.objective.proxy.subset, self._best_so_far())
 
+    def _trial_outcomes(self, after: float) -> Iterator[Outcome]:
+        while self._is_missing_trials(after):  # again if one of the last to end has failed
+            yield from self.run.workers.run(self._trial_jobs(after))
+
     def _trial_jobs(self, after: float) -> Iterator[Job]:
         """One job per missing trial, drawn one by one: a budget may end them, and a failed trial frees its place."""
-        while self.plan.trials is None or self._given < self.plan.trials:
-            if self.plan.budget is not None and self._given and self._out_of_time(after):
-                return
+        while self._is_missing_trials(after):
             self._given += 1
             yield Job(f"trial {self._given}", run_trial, (self._given,))
+
+    def _is_missing_trials(self, after: float) -> bool:
+        if self.plan.budget is not None and self._given and self._out_of_time(after):
+            return False
+        return self.plan.trials is None or self._given < self.plan.trials
 
     def _out_of_time(self, after: float) -> bool:
         assert self.plan.budget is not None
@@ -373,5 +381,5 @@ class _MainJob:
         """Queue the trials again that this run left open; others may belong to a run beside this one."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if trial.user_attrs.get(SESSION) == self.session:
-                with contextlib.suppress(ValueError):  # told by its worker just now
+                with contextlib.suppress(ValueError, UpdateFinishedTrialError):  # told by its worker just now
                     retry_interrupted(self.study, trial)

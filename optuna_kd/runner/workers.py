@@ -6,12 +6,14 @@ user's main module again, and a worker that dies is noticed instead of waited fo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -21,7 +23,7 @@ from loky.process_executor import TerminatedWorkerError
 
 Context = TypeVar("Context")
 
-RESTARTS = 3  # worker crashes in a row after which the run gives up
+RESTARTS = 3  # worker crashes during one job after which the run gives up
 
 
 class WorkersDiedError(RuntimeError):
@@ -82,7 +84,8 @@ class Workers(Generic[Context]):
     def stop(self) -> None:
         """End the worker processes at once."""
         if self._executor is not None:
-            self._executor.shutdown(wait=False, kill_workers=True)
+            # Waited for, so that no worker still writes to the storage when this returns.
+            self._executor.shutdown(wait=True, kill_workers=True)
             self._executor = None
 
     def run(self, jobs: Sequence[Job] | Iterator[Job]) -> Iterator[Outcome]:
@@ -113,34 +116,37 @@ class Workers(Generic[Context]):
     def _run_in_processes(self, jobs: Iterator[Job]) -> Iterator[Outcome]:
         flying: dict[Future[Any], Job] = {}
         again: list[Job] = []
-        crashes = 0
+        crashes: Counter[str] = Counter()  # by job: one that kills its worker each time must not go on for ever
         while True:
-            while len(flying) < self.count:
-                job = again.pop() if again else next(jobs, None)
-                if job is None:
-                    break
-                flying[self._submit(job)] = job
-            if not flying:
+            broken = False
+            while not broken and len(flying) < self.count and (job := again.pop() if again else next(jobs, None)):
+                try:
+                    flying[self._submit(job)] = job
+                except TerminatedWorkerError:  # a worker died while its results were looked at
+                    again.append(job)
+                    broken = True
+            if not flying and not broken:
                 return
-            done, _ = wait(flying, return_when=FIRST_COMPLETED)
+            # When one worker dies, loky ends the others too, and every future gets a result or an error.
+            done, _ = wait(flying, return_when=ALL_COMPLETED if broken else FIRST_COMPLETED)
+            if any(isinstance(future.exception(), TerminatedWorkerError) for future in done):
+                broken = True
+                done, _ = wait(flying, return_when=ALL_COMPLETED)
             for future in done:
                 job = flying.pop(future)
                 error = future.exception()
                 if isinstance(error, TerminatedWorkerError):
                     again.append(job)
-                    continue
-                crashes = 0
-                yield Outcome(job.key, None if error else future.result(), error)
-            if again:
-                again += flying.values()
-                flying.clear()
-                crashes += 1
+                else:
+                    yield Outcome(job.key, None if error else future.result(), error)
+            if broken:
                 self.stop()
                 self._on_crash()
-                if crashes > RESTARTS:
+                crashes.update(job.key for job in again)
+                if again and max(crashes.values()) > RESTARTS:
                     raise WorkersDiedError(
-                        f"Worker processes were killed {crashes} times in a row, usually for lack of memory. "
-                        "Use fewer workers or smaller batches."
+                        f"Worker processes were killed {max(crashes.values())} times during the same piece of work, "
+                        "usually for lack of memory. Use fewer workers or smaller batches."
                     )
 
     def _submit(self, job: Job) -> Future[Any]:
@@ -151,27 +157,47 @@ class Workers(Generic[Context]):
                 initargs=(self._create_context, self.threads),
                 env={"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)},
             )
-        return self._executor.submit(_run_job, job.function, job.arguments)
+        with _interrupts_blocked():
+            return self._executor.submit(_run_job, job.function, job.arguments)
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Hold Ctrl-C back while processes start: they inherit this, and do not die of it with a traceback each."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def share_of_cores(workers: int) -> int:
-    """Torch threads of each worker."""
-    return max(1, (os.cpu_count() or 1) // workers)
+    """Torch threads of each worker: its share of the cores, and never more than this process may use."""
+    return max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // workers))
 
 
 _context: Any = None  # of this worker process, set by its initializer
+_failure: Exception | None = None  # why there is no context
 
 
 def _start_worker(create_context: Callable[[], Any], threads: int) -> None:
-    global _context
+    global _context, _failure
     # Ctrl-C reaches the whole process group; the parent decides what happens then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(threads)
-    _context = create_context()
+    try:
+        _context = create_context()
+    except Exception as error:  # an initializer that fails looks like a killed worker; the jobs tell instead
+        _failure = error
 
 
 def _run_job(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    if _failure is not None:
+        raise _failure
     return function(_context, *arguments)
 
 
