@@ -345,11 +345,12 @@ class Recipe:
         return cls(DistillerConfig(tuple(terms)))
 
     def __str__(self) -> str:
-        """Give the one-line form where there is one, else compact JSON."""
+        """Give the one-line form where there is one, else compact JSON; a student is named behind an arrow."""
         try:
-            return self.to_string()
+            line = dataclasses.replace(self, student=None).to_string()
         except RecipeError:
             return self.to_json(indent=None)
+        return f"{line} -> {self.student.name}" if self.student is not None else line
 
     def to_string(self) -> str:
         """Give the one-line form.

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import Study
 from optuna.trial import Trial
 
@@ -19,7 +19,7 @@ from optuna_kd.objective import DistillationObjective
 from optuna_kd.recipe import ProxyConfig, Recipe
 from optuna_kd.rewards import REWARDS, Metrics
 from optuna_kd.seeds import derive_seed
-from optuna_kd.storages import create_storage
+from optuna_kd.storages import RETRIES, create_storage, quietly
 from optuna_kd.study import SAMPLERS
 from optuna_kd.training.full import save_student, train_student
 from optuna_kd.training.offline import TeacherKnowledge
@@ -104,7 +104,13 @@ def run_trial(worker: Worker, order: int) -> dict[str, Any]:
         ran["number"] = trial.number
         return worker.objective(trial)
 
-    worker.study.optimize(objective, n_trials=1)
+    try:
+        worker.study.optimize(objective, n_trials=1)
+    except KeyboardInterrupt:  # Optuna has closed the trial as failed; but it was stopped, so it comes again
+        if ran:
+            with quietly():
+                RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)(worker.study, worker.study.trials[ran["number"]])
+        raise
     trial = worker.study.trials[ran["number"]]
     return {
         "number": trial.number,
