@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from optuna_kd.runner import SearchResult, search
     from optuna_kd.student import build_distiller, load_student
     from optuna_kd.study import best_recipe, create_study, load_study, optimize
-    from optuna_kd.training import DistillResult, ImageClassification, distill
+    from optuna_kd.training import DistillResult, ImageClassification, LossRejected, distill
 
 __version__ = "0.1.0"
 
@@ -23,6 +23,7 @@ __all__ = [
     "DistillationObjective",
     "FunctionObjective",
     "ImageClassification",
+    "LossRejected",
     "ProxyConfig",
     "Recipe",
     "SearchResult",
@@ -42,6 +43,7 @@ _HOMES = {
     "DistillationObjective": "objective",
     "FunctionObjective": "objective",
     "ImageClassification": "training",
+    "LossRejected": "training",
     "ProxyConfig": "recipe",
     "Recipe": "recipe",
     "SearchResult": "runner",

@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 console = Console()
 errors = Console(stderr=True)
+INTERRUPTED = 130  # exit code
 
 
 Data = Annotated[
@@ -257,15 +258,21 @@ def main() -> NoReturn:
     warnings.simplefilter("ignore")  # of the libraries below; what matters to users is said in words
     signal.signal(signal.SIGTERM, _interrupt)  # pre-emption is Ctrl-C
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        code = app(standalone_mode=False) or 0
+        if code == INTERRUPTED:  # what Typer makes of Ctrl-C
+            raise KeyboardInterrupt
+        sys.exit(code)
     except (KeyboardInterrupt, typer.Abort):
         _complain("Stopped. What is finished is kept; the same command goes on from there.", style="yellow")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except TyperException as error:
         if message := error.format_message():  # without a command the help was printed instead
-            _complain(f"Error: {message} Try `{' '.join(['optuna-kd', *sys.argv[1:2]])} --help`.")
+            _complain(f"Error: {message.rstrip('.')}. Try `{' '.join(['optuna-kd', *sys.argv[1:2]])} --help`.")
         sys.exit(2)
-    except (ValueError, OSError) as error:
+    except Exception as error:
+        # Input that cannot be used, and what this package says itself, are messages; anything else is a bug.
+        if not isinstance(error, ValueError | OSError) and not type(error).__module__.startswith("optuna_kd"):
+            raise
         _complain(f"Error: {error}")
         sys.exit(2)
 

@@ -18,7 +18,7 @@ from optuna_kd.objective import dead_cells
 from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig
 from optuna_kd.rewards import REWARDS
 from optuna_kd.runner.estimate import estimate, seconds_per_step
-from optuna_kd.runner.main_job import METHODS, Plan, parse_duration, search
+from optuna_kd.runner.main_job import METHODS, Plan, check_shareable, parse_duration, search
 from optuna_kd.runner.progress import Reporter, create_reporter, format_seconds
 from optuna_kd.runner.teacher import cache_folder, check_teacher, teacher_file, trained_teacher
 from optuna_kd.runner.workers import share_of_cores
@@ -133,10 +133,10 @@ def run_search(options: SearchOptions, console: Console) -> None:
     if options.dry_run:
         dry_run(options, splits, plan, proxy, space, console)
         return
-    create_storage(options.storage)  # before a teacher is trained for nothing
+    check_shareable(options.storage, plan.workers)
     reporter = create_reporter(True, console)
     try:
-        task = create_task(options, splits, say=reporter)
+        task = create_task(options, splits, say=reporter, before_training=lambda: create_storage(options.storage))
         seconds = estimate(task, plan, proxy).total
         reporter.note(f"Estimate   {format_seconds(seconds)} with {plan.workers} workers, less what is there already")
         result = search(
@@ -270,8 +270,17 @@ def load_splits(options: TaskOptions) -> DataSplits:
     return load_data(options.data, image_size=options.image_size, max_train=options.max_train, cache_dir=cache)
 
 
-def create_task(options: TaskOptions, splits: DataSplits, *, say: Reporter) -> ImageClassification:
-    """Create the task of a command: load or train the teacher, name the student."""
+def create_task(
+    options: TaskOptions,
+    splits: DataSplits,
+    *,
+    say: Reporter,
+    before_training: Callable[[], object] = lambda: None,
+) -> ImageClassification:
+    """Create the task of a command: load or train the teacher, name the student.
+
+    `before_training` is called when all options are known to fit, before a teacher is trained for nothing.
+    """
     factory = _factory(options.teacher_name, splits)
     _factory(options.student_name, splits)()  # an unknown student must not cost a trained teacher
     if options.teacher_checkpoint is not None:
@@ -279,9 +288,15 @@ def create_task(options: TaskOptions, splits: DataSplits, *, say: Reporter) -> I
         load_weights(teacher, options.teacher_checkpoint)
         say.note(f"Teacher {options.teacher_name} from {options.teacher_checkpoint}")
     else:
+
+        def as_student(network: nn.Module, student: Callable[[], nn.Module]) -> ImageClassification:
+            task = _task(options, splits, network, student, augment="auto")
+            before_training()
+            return task
+
         teacher = trained_teacher(
             factory,
-            lambda network, student: _task(options, splits, network, student, augment="auto"),
+            as_student,
             name=options.teacher_name,
             epochs=suitable_defaults(options, splits).teacher_epochs,
             say=say,
@@ -317,7 +332,7 @@ def _factory(name: str, splits: DataSplits) -> Callable[[], nn.Module]:
         name,
         num_classes=splits.num_classes,
         in_channels=channels,
-        input_size=min(height, width),
+        input_size=(height, width),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from optuna_kd.distillers import InvalidChainError, probe_cells
 from optuna_kd.pruners import record_gap
 from optuna_kd.recipe import ProxyConfig, Recipe
 from optuna_kd.rewards import REWARDS, Metrics
-from optuna_kd.search_space import DeadCell, Space
+from optuna_kd.search_space import TWO_CLASSES, DeadCell, Space
 from optuna_kd.seeds import derive_seed
 from optuna_kd.study import (
     RECIPE,
@@ -33,6 +34,7 @@ from optuna_kd.training.trainer import LossRejected, Rung, StudentTraining, prox
 
 logger = logging.getLogger(__name__)
 
+_STORING = threading.Lock()
 REJECTED = "reject_reason"  # user attribute of a trial
 
 
@@ -76,9 +78,10 @@ class DistillationObjective:
     @property
     def knowledge(self) -> TeacherKnowledge | None:
         """The stored outputs of the teacher, made when first asked for; None where it is asked online."""
-        if not self._asked:
-            self._asked = True
-            self._knowledge = store_affordable(self.task, proxy_images(self.task, self.proxy)[0])
+        with _STORING:  # threads of one study wait for the first
+            if not self._asked:
+                self._knowledge = store_affordable(self.task, proxy_images(self.task, self.proxy)[0])
+                self._asked = True
         return self._knowledge
 
     def __call__(self, trial: Trial) -> float:
@@ -86,6 +89,7 @@ class DistillationObjective:
         space, seed = self.bind(trial.study)
         recipe = space.suggest(trial)
         trial.set_user_attr(RECIPE, str(recipe))
+        trial.set_user_attr("parameters", self.task.student_parameters)
         started = time.perf_counter()
         rung: Rung | None = None
         try:
@@ -104,6 +108,9 @@ class DistillationObjective:
         except InvalidChainError as error:
             raise _reject(trial, f"cannot be built: {error}") from None
         except LossRejected as rejected:
+            # At the rung that it did not reach it counts as the worst, whatever it was worth before.
+            missed = next(epoch for epoch in self.proxy.rungs if rung is None or epoch > rung.epoch)
+            trial.report(self.reward(Metrics.useless(self.task.num_classes)), missed)
             raise _reject(trial, str(rejected)) from None
         finally:
             trial.set_user_attr("seconds", round(time.perf_counter() - started, 3))
@@ -154,15 +161,14 @@ class DistillationObjective:
             "cka": metrics.cka,
             "reward_paper": REWARDS["paper"](metrics),
             "epochs": rung.epoch,
-            "parameters": self.task.student_parameters,
         }.items():
             trial.set_user_attr(name, value)
 
 
 def dead_cells(task: ImageClassification) -> list[DeadCell]:
-    """List the feature operations that have no loss or no gradient on the maps of a task."""
+    """List the operations that have no loss or no gradient on the maps, or for the classes, of a task."""
     found = probe_cells(task.student_layer.shape, task.teacher_layer.shape)
-    return sorted({DeadCell(*cell[1:]) for cell in found})
+    return sorted({DeadCell(*cell[1:]) for cell in found} | ({TWO_CLASSES} if task.num_classes == 2 else set()))
 
 
 class TrainingFunction(Protocol):
@@ -185,6 +191,9 @@ class TrainingFunction(Protocol):
 
 class FunctionObjective:
     """An objective around a user's own training function.
+
+    Raise `optuna_kd.LossRejected` in it to end a trial whose loss cannot be used. The space is taken as it is:
+    without a task there are no maps on which its options could be checked.
 
     Args:
         train: See `TrainingFunction`.
@@ -217,6 +226,8 @@ class FunctionObjective:
         started = time.perf_counter()
         try:
             result = self.train(recipe, seed=trial_seed(settings["seed"], trial), report=report)
+        except InvalidChainError as error:
+            raise _reject(trial, f"cannot be built: {error}") from None
         except LossRejected as rejected:
             raise _reject(trial, str(rejected)) from None
         finally:
@@ -227,7 +238,7 @@ class FunctionObjective:
             if "reward" not in result:
                 raise ValueError(f"The training function returned no 'reward'; its keys are {sorted(result)}.")
             for name, value in result.items():
-                trial.set_user_attr(name, value)
+                trial.set_user_attr(name, value.item() if hasattr(value, "item") else value)
             return float(result["reward"])
         return float(result)
 

@@ -165,8 +165,10 @@ class DistillerConfig:
         object.__setattr__(self, "terms", tuple(self.terms))
         if not _is_number(self.warmup) or not 0 <= self.warmup < 1:
             raise RecipeError(f"warmup is a share of the training in [0, 1); got {self.warmup!r}.")
+        object.__setattr__(self, "warmup", float(self.warmup))  # 0 and 0.0 are one recipe, with one digest
         if not _is_number(self.stop) or not 0 < self.stop <= 1:
             raise RecipeError(f"stop is a share of the training in (0, 1]; got {self.stop!r}.")
+        object.__setattr__(self, "stop", float(self.stop))
         if self.teacher_batchnorm not in ("eval", "train"):
             raise RecipeError(f"teacher_batchnorm is 'eval' or 'train'; got {self.teacher_batchnorm!r}.")
         if self.normalise not in ("none", "initial"):
@@ -214,7 +216,7 @@ class ProxyConfig:
     Args:
         epochs: Length of an unpruned proxy, in epochs of the subset.
         rungs: Epochs at which the reward is reported and a trial may be stopped; rising, the last one is
-            `epochs`. Empty: thirds of a doubling ladder, (epochs/4, epochs/2, epochs) where that is whole.
+            `epochs`. Empty: a quarter, a half and all of the epochs, rounded.
         subset: Share of the training data (or of the classes) a proxy sees; in (0, 1].
         subset_by: `"images"`: a stratified share of all classes; `"classes"`: all images of a share of them.
     """
@@ -225,8 +227,8 @@ class ProxyConfig:
     subset_by: Literal["images", "classes"] = "images"
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise ValueError(f"A proxy needs at least 1 epoch; got {self.epochs!r}.")
+        if not isinstance(self.epochs, int) or self.epochs < 1:
+            raise ValueError(f"A proxy needs a whole number of epochs, at least 1; got {self.epochs!r}.")
         rungs = tuple(self.rungs) or tuple(
             sorted({max(1, round(self.epochs / 4)), max(1, round(self.epochs / 2)), self.epochs})
         )

@@ -105,6 +105,11 @@ class Metrics:
     l1: float
     num_classes: int
 
+    @classmethod
+    def useless(cls, num_classes: int) -> Metrics:
+        """What a student counts for whose training had to be stopped: far worse than guessing."""
+        return cls(0.0, 10 * math.log(num_classes), 0.0, 2.0, num_classes)
+
     @property
     def gap(self) -> float:
         """The representation gap, 1 − CKA."""

@@ -68,7 +68,7 @@ def create_storage(storage: str | BaseStorage | None) -> BaseStorage:
             )
     except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, OSError, ImportError, RuntimeError) as error:
         shown = url.render_as_string(hide_password=True)
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0].rstrip(".")
         raise StorageError(f"Cannot open the storage {shown}: {reason}.{_advice(url, error)}") from None
 
 

@@ -87,12 +87,12 @@ def load_student(directory: str | Path) -> Student:
             f"The student in {folder} is a class of your own. Load it with "
             "model.load_state_dict(torch.load('student.pt', weights_only=True))."
         )
-    channels, height, _ = summary["student"]["image_shape"]
+    channels, height, width = summary["student"]["image_shape"]
     network = create_model(
         recipe.student.name,
         num_classes=summary["student"]["classes"],
         in_channels=channels,
-        input_size=height,
+        input_size=(height, width),
     )
     load_weights(network, folder / "student.pt")
     scale = summary["preprocessing"]["normalize"]

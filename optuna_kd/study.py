@@ -22,6 +22,7 @@ from optuna_kd.recipe import Recipe, canonical
 from optuna_kd.registry import Registry
 from optuna_kd.samplers import MCTSSampler
 from optuna_kd.search_space import Space, create_space, space_from_dict
+from optuna_kd.seeds import derive_seed
 from optuna_kd.storages import DEFAULT_URL, create_storage
 
 SETTINGS = "optuna_kd"  # user attribute of a study: method, space, seed
@@ -118,7 +119,7 @@ def create_study(
             asked["seed"] = seed
         require_same(study, stored, asked)
     if not isinstance(sampler, BaseSampler):
-        sampler = SAMPLERS[sampler or preset.sampler](stored["seed"])
+        sampler = _sampler(sampler or preset.sampler, stored["seed"], study)
     study.sampler = sampler
     return study
 
@@ -142,7 +143,7 @@ def load_study(
     preset = METHODS[settings["method"]]
     study.pruner = pruner or preset.pruner()
     if not isinstance(sampler, BaseSampler):
-        sampler = SAMPLERS[sampler or preset.sampler](settings["seed"])
+        sampler = _sampler(sampler or preset.sampler, settings["seed"], study)
     study.sampler = sampler
     return study
 
@@ -278,6 +279,12 @@ def require_same(study: Study, stored: Mapping[str, Any], asked: Mapping[str, An
             f"The study {study.study_name!r} was made with other settings: {'; '.join(differences)}. "
             "Use the same settings, or another study name."
         )
+
+
+def _sampler(name: str, seed: int, study: Study) -> BaseSampler:
+    """Create a sampler; one with a single random state must not repeat its draws when a study goes on."""
+    trials = len(study.get_trials(deepcopy=False))
+    return SAMPLERS[name](derive_seed(seed, "sampler", trials) if trials and name != "mcts" else seed)
 
 
 def _show(value: Any) -> str:

@@ -287,7 +287,8 @@ def test_default_rungs_double(epochs: int, rungs: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"epochs": 0}, "at least 1 epoch; got 0"),
+        ({"epochs": 0}, "at least 1; got 0"),
+        ({"epochs": 2.5}, "whole number of epochs, at least 1; got 2.5"),
         ({"epochs": 4, "rungs": (2, 3)}, r"rungs rise from >= 1 to the number of epochs \(4\); got \(2, 3\)"),
         ({"epochs": 4, "rungs": (2, 1, 4)}, "rungs rise"),
         ({"epochs": 4, "rungs": (2, 2, 4)}, "rungs rise"),

@@ -25,7 +25,8 @@ class Comparison:
         n: Pairs.
         p_value: Two-sided paired t-test.
         adjusted: The same after Holm's correction for all comparisons made.
-        detectable: The smallest true difference that n pairs with this sd show with a power of 80 %.
+        detectable: The smallest true difference that n pairs with this sd show with a power of 80 %, at the
+            strictest level of the correction; infinite where the values show no spread.
     """
 
     other: str
@@ -58,7 +59,7 @@ def compare(values: Sequence[float], others: Mapping[str, Sequence[float]]) -> d
         raw[name] = (float(differences.mean()), sd, _paired_p(differences))
     adjusted = holm({name: p for name, (_, _, p) in raw.items()})
     return {
-        name: Comparison(name, mean, sd, n, p, adjusted[name], detectable_difference(sd, n))
+        name: Comparison(name, mean, sd, n, p, adjusted[name], detectable_difference(sd, n, ALPHA / len(raw)))
         for name, (mean, sd, p) in raw.items()
     }
 
@@ -74,29 +75,35 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return adjusted
 
 
-def detectable_difference(sd: float, n: int) -> float:
-    """The true mean difference that a two-sided paired t-test at 5 % finds with a power of 80 %.
+def detectable_difference(sd: float, n: int, alpha: float = ALPHA) -> float:
+    """The true mean difference that a two-sided paired t-test finds with a power of 80 %.
 
-    Solved with the non-central t distribution; infinite for fewer than two pairs.
+    Solved with the non-central t distribution.
+
+    Args:
+        sd: Of the paired differences.
+        n: Pairs.
+        alpha: Level of the test; under Holm's correction of k comparisons the strictest is 5 % / k.
+
+    Returns:
+        Infinity for fewer than two pairs, and where the spread is 0: so few values do not show theirs.
     """
-    if n < 2:
+    if n < 2 or sd == 0:
         return math.inf
-    if sd == 0:
-        return 0.0
     if math.isnan(sd):
         return math.nan
-    return _detectable_effect(n) * sd / math.sqrt(n)
+    return _detectable_effect(n, alpha) * sd / math.sqrt(n)
 
 
 @functools.cache
-def _detectable_effect(n: int) -> float:
-    """The same in standard errors: between 2.8 (many pairs) and 16.4 (two pairs)."""
-    return float(optimize.brentq(lambda noncentrality: _power(noncentrality, n) - POWER, 1.0, 40.0))
+def _detectable_effect(n: int, alpha: float) -> float:
+    """The same in standard errors: at 5 % between 2.8 (many pairs) and 16.4 (two pairs)."""
+    return float(optimize.brentq(lambda noncentrality: _power(noncentrality, n, alpha) - POWER, 1.0, 200.0))
 
 
-def _power(noncentrality: float, n: int) -> float:
-    """Chance that a two-sided test at 5 % with n pairs finds a true difference of so many standard errors."""
-    critical = stats.t.ppf(1 - ALPHA / 2, n - 1)
+def _power(noncentrality: float, n: int, alpha: float = ALPHA) -> float:
+    """Chance that a two-sided test with n pairs finds a true difference of so many standard errors."""
+    critical = stats.t.ppf(1 - alpha / 2, n - 1)
     upper = stats.nct.sf(critical, n - 1, noncentrality)
     # Far out scipy gives NaN for the wrong-signed tail, which is 0 to all digits there.
     lower = np.nan_to_num(stats.nct.cdf(-critical, n - 1, noncentrality))
@@ -107,6 +114,6 @@ def _paired_p(differences: np.ndarray) -> float:
     if len(differences) < 2:
         return 1.0
     if np.ptp(differences) == 0:
-        # No spread: the test statistic is undefined. Equal results are no difference; a constant one is real.
-        return 1.0 if differences[0] == 0 else 0.0
+        # Accuracies are counted in whole images: few seeds agree by chance, and their spread cannot be estimated.
+        return 1.0
     return float(stats.ttest_1samp(differences, 0.0).pvalue)

@@ -86,6 +86,13 @@ class StreamingSet:
             digest.update(images.contiguous().numpy().data)
         return digest.hexdigest()[:16]
 
+    @cached_property
+    def holds_bytes(self) -> bool:
+        """Whether the images come with 8 bits; `batch` scales these to 0..1."""
+        with preserved_rng():
+            image, _ = split_item(self.dataset[0], 0)
+        return image_to_tensor(image).dtype == torch.uint8
+
     def subset(self, indices: Indices) -> StreamingSet:
         """Return the items at `indices`, in that order, with the same classes.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -60,7 +61,7 @@ class Observer:
     The observer keeps no tensor once a call has returned, and outside its own calls the model runs as
     ever. A layer that runs more than once in a forward pass counts with its last output. The map is the
     tensor that the layer put out: where the next operation works in place (`F.relu_`), the map holds the
-    result of that operation, with the right gradients. One observer serves one thread.
+    result of that operation, with the right gradients. Threads may share an observer.
 
     Args:
         model: Any module that maps a batch of images to logits; it may be wrapped by `torch.compile` or
@@ -107,12 +108,13 @@ class Observer:
         """
         if not self._finalizer.alive:
             raise RuntimeError("This observer is closed; make a new one.")
-        self._record.maps = {}
+        thread = threading.get_ident()
+        self._record.maps[thread] = {}
         try:
             output = self.model(images)
-            outputs = self._record.maps
+            outputs = self._record.maps[thread]
         finally:
-            self._record.maps = None
+            del self._record.maps[thread]
         return Knowledge(tuple(_map(name, outputs) for name in self.layers), logits_of(output))
 
     def close(self) -> None:
@@ -188,9 +190,9 @@ def _batch_statistics(model: nn.Module) -> Iterator[None]:
 
 @dataclass
 class _Record:
-    """Where the hooks put outputs; None outside of an observer's call, when they do nothing."""
+    """Where the hooks put outputs, by thread; outside of an observer's call there is no place and they do nothing."""
 
-    maps: dict[str, Any] | None = None
+    maps: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -201,8 +203,9 @@ class _Tap:
     record: _Record = field(repr=False)
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self.record.maps is not None:
-            self.record.maps[self.name] = output
+        maps = self.record.maps.get(threading.get_ident())
+        if maps is not None:
+            maps[self.name] = output
 
 
 def _remove(handles: list[RemovableHandle]) -> None:

@@ -13,8 +13,8 @@ from optuna_kd.models.blocks import MIN_MAP
 from optuna_kd.models.knowledge import TappedLayer
 from optuna_kd.models.modes import device_of, evaluating, unwrap
 
-# They change the size of a map and compute nothing new, and some enlarge a map of 1x1.
-RESIZING = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Upsample)
+# They compute nothing new: the map before them is the same, or larger than it seems, or without holes.
+TRANSPARENT = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Upsample, nn.Dropout, nn.Dropout2d, nn.Identity)
 
 
 def find_layer(model: nn.Module, images: Tensor) -> TappedLayer:
@@ -42,7 +42,7 @@ def find_layer(model: nn.Module, images: Tensor) -> TappedLayer:
         TappedLayer(name='layer3', shape=(64, 8, 8))
     """
     seen, others = _watch(model, images)
-    candidates = [output for output in seen if not output.resized]
+    candidates = [output for output in seen if not output.transparent]
     if not candidates:
         kinds = ", ".join(f"{name} {shape}" for name, shape in list(others.items())[-5:])
         raise ValueError(
@@ -79,7 +79,7 @@ class _Output:
     name: str
     order: int
     maps: Tensor
-    resized: bool
+    transparent: bool
 
     @property
     def depth(self) -> int:
@@ -118,7 +118,7 @@ def _watch(model: nn.Module, images: Tensor) -> tuple[list[_Output], dict[str, s
         for handle in handles:
             handle.remove()
     maps = [
-        _Output(name, order, output, isinstance(module, RESIZING))
+        _Output(name, order, output, isinstance(module, TRANSPARENT))
         for order, (name, (module, output)) in enumerate(outputs.items())
         if _is_map(output)
     ]
@@ -127,11 +127,11 @@ def _watch(model: nn.Module, images: Tensor) -> tuple[list[_Output], dict[str, s
 
 
 def _outermost(outputs: list[_Output]) -> Iterator[_Output]:
-    """Keep one name for each tensor object: the outermost, and among equals the last."""
+    """Keep one name for each tensor object: of the module that made it, the outermost, and among equals the last."""
     best: dict[int, _Output] = {}
     for output in outputs:
         known = best.get(id(output.maps))
-        if known is None or output.depth <= known.depth:
+        if known is None or (output.transparent, output.depth) <= (known.transparent, known.depth):
             best[id(output.maps)] = output
     return iter(sorted(best.values(), key=lambda output: output.order))
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 
 from optuna_kd.recipe import ProxyConfig, Recipe
-from optuna_kd.runner.controls import KD_GRID
 from optuna_kd.runner.main_job import METHODS, PRUNED_SHARE, Plan
 from optuna_kd.runner.workers import share_of_cores
 from optuna_kd.training.task import ImageClassification
 from optuna_kd.training.trainer import StudentTraining
 
 WARM_UP, STEPS = 3, 5
+CONTROLS = 17  # labels only and the grid of tuned KD
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,13 @@ def seconds_per_step(task: ImageClassification, recipe: Recipe, threads: int) ->
 
     The first steps do not count: they warm up, and the second one checks the terms.
     """
-    training = StudentTraining(task, recipe, ProxyConfig(epochs=1), seed=0)
+    training = StudentTraining(task, recipe, ProxyConfig(epochs=STEPS + WARM_UP), seed=0)  # an epoch may be one step
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        steps = itertools.chain.from_iterable(training.steps(epoch, cycle=(0, 3)) for epoch in range(3))
+        steps = itertools.chain.from_iterable(
+            training.steps(epoch, cycle=(0, STEPS + WARM_UP)) for epoch in itertools.count()
+        )
         times = [time.perf_counter() for _ in itertools.islice(steps, WARM_UP + STEPS)][WARM_UP - 1 :]
     finally:
         torch.set_num_threads(before)
@@ -58,7 +60,7 @@ def estimate(task: ImageClassification, plan: Plan, proxy: ProxyConfig) -> Estim
     one_proxy = epoch * proxy.subset * proxy.epochs
     recipes, seeds = plan.confirm
     return Estimate(
-        controls=one_proxy * (1 + len(KD_GRID)),
+        controls=one_proxy * CONTROLS,
         trials=one_proxy * PRUNED_SHARE * (plan.trials or 0),
         confirmation=one_proxy * 2 * recipes * seeds,
         full=epoch * plan.epochs * plan.seeds * METHODS,

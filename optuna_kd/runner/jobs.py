@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from optuna_kd.rewards import REWARDS, Metrics
 from optuna_kd.seeds import derive_seed
 from optuna_kd.storages import RETRIES, create_storage, quietly
 from optuna_kd.study import SAMPLERS
-from optuna_kd.training.full import save_student, train_student
+from optuna_kd.training.full import FullRun, save_student, train_student
 from optuna_kd.training.offline import TeacherKnowledge
 from optuna_kd.training.task import ImageClassification
 from optuna_kd.training.trainer import LossRejected, StudentTraining
@@ -75,7 +74,7 @@ class WorkerSpec:
 
     def __call__(self) -> Worker:
         """Create the context."""
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         objective = DistillationObjective(self.task, proxy=self.proxy, reward=self.reward, knowledge=self.knowledge)
         sampler = self.sampler if isinstance(self.sampler, BaseSampler) else SAMPLERS[self.sampler](self.seed)
         study = optuna.load_study(
@@ -133,7 +132,7 @@ def run_proxy(worker: Worker, recipe: Recipe, seed: int) -> dict[str, Any]:
     except LossRejected as rejected:
         return {
             "recipe": str(recipe),
-            "reward": objective.reward(_useless(worker.task.num_classes)),
+            "reward": objective.reward(Metrics.useless(worker.task.num_classes)),
             "reject_reason": str(rejected),
         }
     return {
@@ -148,17 +147,21 @@ def run_proxy(worker: Worker, recipe: Recipe, seed: int) -> dict[str, Any]:
 
 
 def run_full(worker: Worker, recipe: Recipe, epochs: int, index: int, file: str | None) -> dict[str, Any]:
-    """Train one student in full; write its weights to `file` where one is given."""
-    run, student = train_student(
-        worker.task, recipe, epochs=epochs, seed=worker.seed, index=index, knowledge=worker.knowledge
-    )
+    """Train one student in full; write its weights to `file` where one is given.
+
+    A training whose loss is rejected counts as guessing, with the reason; the other trainings go on.
+    """
+    try:
+        run, student = train_student(
+            worker.task, recipe, epochs=epochs, seed=worker.seed, index=index, knowledge=worker.knowledge
+        )
+    except LossRejected as rejected:
+        chance = 1 / worker.task.num_classes
+        test = None if worker.task.test_set is None else chance
+        failed = FullRun(index, chance, test, cross_entropy=None, cka=None, seconds=0.0)
+        return {"recipe": str(recipe), "epochs": epochs, **dataclasses.asdict(failed), "reject_reason": str(rejected)}
     if file is not None:
         path = Path(file)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_student(student.state_dict(), path)
     return {"recipe": str(recipe), "epochs": epochs, **dataclasses.asdict(run)}
-
-
-def _useless(classes: int) -> Metrics:
-    """What a student counts for whose training had to be stopped: far worse than guessing."""
-    return Metrics(accuracy=0.0, cross_entropy=10 * math.log(classes), cka=0.0, l1=2.0, num_classes=classes)

@@ -10,6 +10,7 @@ import re
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,9 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import TrialState
+from sqlalchemy.exc import ArgumentError
 
-from optuna_kd.objective import DistillationObjective
+from optuna_kd.objective import REJECTED, DistillationObjective
 from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig
 from optuna_kd.runner.confirmation import confirm
 from optuna_kd.runner.controls import LABELS_ONLY, PLAIN_KD, best_of_grid, control_recipes, run_controls
@@ -35,9 +37,9 @@ from optuna_kd.runner.result import LABELS, PLAIN, SEARCHED, TUNED, SearchResult
 from optuna_kd.runner.run import Clock, Run
 from optuna_kd.runner.teacher import check_teacher
 from optuna_kd.runner.workers import Job, Outcome, Workers
-from optuna_kd.search_space import Space
+from optuna_kd.search_space import Space, create_space
 from optuna_kd.storages import DEFAULT_URL, create_storage, is_shareable, quietly, retry_interrupted
-from optuna_kd.study import count_finished, create_study, record_confirmed, top_recipes
+from optuna_kd.study import SAMPLERS, count_complete, count_finished, create_study, record_confirmed, top_recipes
 from optuna_kd.training.task import ImageClassification
 
 METHODS = 4  # in the closing table: labels only, plain KD, tuned KD, the searched recipe
@@ -134,18 +136,18 @@ def search(
     """
     seconds = parse_duration(budget) if budget is not None else None
     plan = Plan(60 if trials is None and seconds is None else trials, seconds, confirm, epochs, seeds, workers)
+    objective = DistillationObjective(task, proxy=proxy, reward=reward)
+    space = space if isinstance(space, Space) else create_space(space or "auto-kd")
+    if isinstance(sampler, str):
+        SAMPLERS[sampler]  # names and teacher are checked before anything is written
+    teacher = check_teacher(task)
+    check_shareable(storage, workers)
     opened = create_storage(storage)
     shared: str | BaseStorage = str(storage) if is_shareable(storage) else opened
-    if workers > 1 and shared is opened:
-        raise ValueError(
-            f"{workers} workers need a storage with a URL, because they are processes; with a storage in memory "
-            "use workers=1."
-        )
-    objective = DistillationObjective(task, proxy=proxy, reward=reward)
     study_name = study_name or derived_name(name, task, objective, seed, space, sampler)
     reporter = create_reporter(progress)
     verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # failed trials are told by the reporter
     try:
         study = create_study(
             storage=opened,
@@ -157,11 +159,27 @@ def search(
             load_if_exists=True,
         )
         folder = Path(directory) / study.study_name
-        job = _MainJob(task, objective, study, plan, opened, shared, sampler, seed, folder, reporter, student_config)
+        job = _MainJob(
+            task, teacher, objective, study, plan, opened, shared, sampler, seed, folder, reporter, student_config
+        )
         return job()
     finally:
         reporter.close()
         optuna.logging.set_verbosity(verbosity)
+
+
+def check_shareable(storage: str | BaseStorage | None, workers: int) -> None:
+    """Check that so many workers can open a storage; a URL that cannot be read passes, opening it says why.
+
+    Raises:
+        ValueError: If it is in one process's memory and there are more workers.
+    """
+    with contextlib.suppress(ArgumentError):
+        if workers > 1 and not is_shareable(storage):
+            raise ValueError(
+                f"{workers} workers need a storage with a URL, because they are processes; with a storage in memory "
+                "use workers=1."
+            )
 
 
 def parse_duration(text: str | float) -> float:
@@ -182,7 +200,7 @@ def derived_name(
     task: ImageClassification,
     objective: DistillationObjective,
     seed: int,
-    space: str | Space | None,
+    space: Space,
     sampler: str | BaseSampler,
 ) -> str:
     """Derive a study name from everything that must not change inside a study."""
@@ -191,7 +209,7 @@ def derived_name(
         "proxy": objective.proxy.to_dict(),
         "reward": objective.reward_name,
         "seed": seed,
-        "space": space.to_dict() if isinstance(space, Space) else space or "auto-kd",
+        "space": space.to_dict(),
         "sampler": sampler if isinstance(sampler, str) else type(sampler).__name__,
     }
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
@@ -204,6 +222,7 @@ class _MainJob:
     def __init__(
         self,
         task: ImageClassification,
+        teacher: float,
         objective: DistillationObjective,
         study: Study,
         plan: Plan,
@@ -217,6 +236,7 @@ class _MainJob:
     ) -> None:
         self.task, self.objective, self.study, self.plan = task, objective, study, plan
         self.sampler, self.seed, self.say = sampler, seed, reporter
+        self.teacher = teacher  # its accuracy on the validation data
         self.folder, self.student_config = folder, student_config
         self.shared = shared  # how the workers open the storage
         self.session = f"{os.getpid()}-{time.time_ns():x}"
@@ -230,10 +250,9 @@ class _MainJob:
         scratch = Path(tempfile.mkdtemp(prefix="optuna_kd-"))
         try:
             self.objective.bind(self.study)
-            teacher = check_teacher(self.task)
             self.say.note(f"Study      {self.study.study_name}")
             self.say.note(f"Layers     {self.task.layers()}")
-            self.say.note(f"Teacher    {100 * teacher:.2f} % validation accuracy")
+            self.say.note(f"Teacher    {100 * self.teacher:.2f} % validation accuracy")
             with quietly():
                 optuna.storages.fail_stale_trials(self.study)
             with Workers(self.plan.workers, self._spec(scratch), on_crash=self._retry_running) as workers:
@@ -241,7 +260,7 @@ class _MainJob:
                 try:
                     methods = self._find_recipes()
                     records = self._train_in_full(methods)
-                    self._compare_with_teacher(teacher, records[LABELS])
+                    self._compare_with_teacher(records[LABELS])
                 except BaseException:
                     workers.stop()
                     self._retry_running()
@@ -284,13 +303,14 @@ class _MainJob:
         run, plan = self.run, self.plan
         recipes, seeds = plan.confirm
         after = run.proxy_cost * 2 * recipes * seeds + plan.epochs * plan.seeds * METHODS
-        controls = sum(self.controls.get(str(recipe)) is None for recipe in control_recipes())
+        controls = sum(self.controls.get(str(recipe)) is None for recipe in control_recipes(self.study))
         trials = max(0, (plan.trials or 0) - count_finished(self.study))
         run.clock.planned = run.proxy_cost * (controls + PRUNED_SHARE * trials) + after
         run_controls(run, self.controls)
         self._run_trials(after)
+        self._require_complete()
         candidates = top_recipes(self.study, max(1, recipes))
-        grid = best_of_grid(self.controls, max(1, recipes))
+        grid = best_of_grid(self.study, self.controls, max(1, recipes))
         searched, tuned = confirm(run, self.confirmation, (candidates, grid), seeds if recipes else 0)
         record_confirmed(self.study, searched)
         return {LABELS: LABELS_ONLY, PLAIN: PLAIN_KD, TUNED: tuned, SEARCHED: searched}
@@ -299,7 +319,8 @@ class _MainJob:
         """Run the missing trials; `after` are the epochs still to come afterwards, which a budget has to hold."""
         finished = count_finished(self.study)
         self.say.phase("Search", max(self.plan.trials or 0, finished), finished)
-        self._given, failed_in_a_row = finished, 0
+        self._given = self._order = finished
+        failed_in_a_row = 0
         for outcome in self._trial_outcomes(after):
             if outcome.error is not None:
                 self._given -= 1
@@ -319,7 +340,8 @@ class _MainJob:
         """One job per missing trial, drawn one by one: a budget may end them, and a failed trial frees its place."""
         while self._is_missing_trials(after):
             self._given += 1
-            yield Job(f"trial {self._given}", run_trial, (self._given,))
+            self._order += 1  # never falls: two trials must not draw alike
+            yield Job(f"trial {self._order}", run_trial, (self._order,))
 
     def _is_missing_trials(self, after: float) -> bool:
         if self.plan.budget is not None and self._given and self._out_of_time(after):
@@ -329,6 +351,17 @@ class _MainJob:
     def _out_of_time(self, after: float) -> bool:
         assert self.plan.budget is not None
         return self.run.clock.elapsed() + after * (self.run.clock.seconds_per_epoch or 0.0) > self.plan.budget
+
+    def _require_complete(self) -> None:
+        if count_complete(self.study):
+            return
+        trials = self.study.get_trials(deepcopy=False)
+        reasons = Counter(trial.user_attrs[REJECTED] for trial in trials if REJECTED in trial.user_attrs)
+        common = f" The commonest reason: {reasons.most_common(1)[0][0]}." if reasons else ""
+        raise ValueError(
+            f"None of the {len(trials)} trials ran to its end; {reasons.total()} were rejected.{common} Try a lower "
+            "learning rate, or more trials."
+        )
 
     def _best_so_far(self) -> str:
         try:
@@ -349,7 +382,8 @@ class _MainJob:
         missing = [
             job
             for key, job in jobs.items()
-            if self.full.get(key) is None or (job.arguments[3] and not Path(job.arguments[3]).exists())
+            if (record := self.full.get(key)) is None
+            or (job.arguments[3] and "reject_reason" not in record and not Path(job.arguments[3]).exists())
         ]
         self.run.clock.planned = self.run.clock.done + self.plan.epochs * len(missing)
         self.say.phase("Full training", len(jobs), len(jobs) - len(missing))
@@ -363,12 +397,12 @@ class _MainJob:
             for method, recipe in methods.items()
         }
 
-    def _compare_with_teacher(self, teacher: float, labels: list[dict[str, Any]]) -> None:
+    def _compare_with_teacher(self, labels: list[dict[str, Any]]) -> None:
         student = fmean(run["val_accuracy"] for run in labels)
-        if student > teacher:
+        if student > self.teacher:
             self.say.note(
                 f"Warning: students that never saw the teacher score {100 * student:.2f} % on the validation data, "
-                f"the teacher {100 * teacher:.2f} %. A better teacher would have more to teach."
+                f"the teacher {100 * self.teacher:.2f} %. A better teacher would have more to teach."
             )
 
     def _full_key(self, recipe: Recipe, index: int) -> str:

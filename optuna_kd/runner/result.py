@@ -152,7 +152,13 @@ def conclude(
     comparisons = compare(values[SEARCHED], controls)
     verdict = judge(comparisons, same_recipe=methods[SEARCHED] == methods[TUNED])
 
-    best = max(records[SEARCHED], key=lambda run: run["val_accuracy"])
+    trained = [run for run in records[SEARCHED] if "reject_reason" not in run]
+    if not trained:
+        raise ValueError(
+            f"Every full training with the recipe {methods[SEARCHED]} was rejected: "
+            f"{records[SEARCHED][0]['reject_reason']}. Try a lower learning rate."
+        )
+    best = max(trained, key=lambda run: run["val_accuracy"])
     folder.mkdir(parents=True, exist_ok=True)
     chosen = student_file(best["seed"])
     shutil.copy2(chosen, folder / "student.pt")
@@ -173,7 +179,11 @@ def judge(comparisons: Mapping[str, Comparison], *, same_recipe: bool = False) -
     if tuned.n < 2:
         return f"The searched recipe is {points} from tuned KD, with one seed: nothing can be said about noise."
     found = f"{points}, p = {tuned.adjusted:.2g} in a paired t-test with Holm's correction"
-    reach = f"{tuned.n} seeds can show differences from {100 * tuned.detectable:.2f} points on"
+    reach = (
+        f"{tuned.n} seeds can show differences from {100 * tuned.detectable:.2f} points on"
+        if tuned.detectable < 1
+        else f"{tuned.n} seeds are too few to show a difference"
+    )
     if tuned.significant and tuned.difference > 0:
         equal = [name for name in (PLAIN, LABELS) if not _better(comparisons[name])]
         others = f"but not {' or '.join(equal)}" if equal else f"and {PLAIN} and {LABELS} as well"
@@ -194,8 +204,11 @@ def _summary(
         "study": result.study.study_name,
         "verdict": result.verdict,
         "recipe": str(Recipe(result.recipe.distiller)),
-        "accuracy_of": f"{result.part} data, read once per student after its training; the recipe, the controls "
-        "and the student were chosen on validation data",
+        "accuracy_of": "test data, read once per student after its training; the recipe, the controls and the "
+        "student were chosen on validation data"
+        if result.part == "test"
+        else "validation data, on which the recipe, the controls and the student were chosen as well: all figures "
+        "are optimistic, and those of the searched recipe most",
         "table": [{**asdict(row), "accuracies": list(row.accuracies)} for row in result.rows],
         "comparisons": {
             name: {key: value if math.isfinite(value) else None for key, value in _numbers(found).items()}

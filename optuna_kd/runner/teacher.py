@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from scipy import stats
 from torch import nn
 
 from optuna_kd.models import load_weights, unwrap
@@ -37,8 +38,8 @@ def check_teacher(task: ImageClassification) -> float:
     score = accuracy(task, task.teacher, "val")
     count = len(task.val_set)
     chance = float(task.val_set.labels.bincount().max()) / count
-    noise = 2 * (chance * (1 - chance) / count) ** 0.5
-    if score <= chance + noise:
+    better = stats.binomtest(round(score * count), count, chance, alternative="greater").pvalue < 0.025
+    if not better and score < 1:
         raise TeacherError(
             f"The teacher scores {100 * score:.1f} % on the validation data; guessing scores {100 * chance:.1f} %. "
             "Likely reasons: it was trained with another normalisation (normalize=...), with the classes in "

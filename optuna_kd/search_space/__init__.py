@@ -3,6 +3,7 @@
 from optuna_kd.search_space.auto_kd import (
     TEMPERATURES_PAPER,
     TEMPERATURES_SUPPLEMENT,
+    TWO_CLASSES,
     AutoKDSpace,
     ExtendedSpace,
     FeatureOnlySpace,
@@ -14,6 +15,7 @@ __all__ = [
     "SPACES",
     "TEMPERATURES_PAPER",
     "TEMPERATURES_SUPPLEMENT",
+    "TWO_CLASSES",
     "AutoKDSpace",
     "DeadCell",
     "ExtendedSpace",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from optuna_kd.recipe import DistillerConfig, OpConfig, Options, Recipe, TermConfig
-from optuna_kd.search_space.base import SPACES, Space, Suggests, choose
+from optuna_kd.search_space.base import SPACES, DeadCell, Space, Suggests, choose
 
 GLOBAL = ("attention", "mask", "none")
 INTRA = ("multiscale", "local", "none")
@@ -20,6 +20,7 @@ FEATURE_WEIGHTS = (1, 5, 25, 50)
 LOGIT_WEIGHTS = (0.1, 0.5, 1, 5)
 TEMPERATURES_PAPER = (1, 2, 4, 8)
 TEMPERATURES_SUPPLEMENT = (1, 4, 8, 16)
+TWO_CLASSES = DeadCell("logits", "zscore", "kl")  # two standardised logits are always the same two numbers
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,12 @@ class ExtendedSpace(Space):
             terms.append(TermConfig("embeddings", OpConfig(embedding), pick("embedding_weight")))
         distance = choose(trial, "logit_distance", LOGIT_DISTANCES)
         weight = choose(trial, "logit_weight", LOGIT_WEIGHTS)
-        normalisation = pick("logit_normalisation") if distance == "kl" else "none"
+        normalisation = "none"
+        if distance == "kl":
+            allowed = [n for n in self.GRIDS["logit_normalisation"] if n != "zscore" or TWO_CLASSES not in self.dead]
+            normalisation = choose(
+                trial, "logit_normalisation", self.GRIDS["logit_normalisation"], allowed=allowed, where="two_classes"
+            )
         # A scale s on normalised logits is a temperature 1/s.
         temperature = pick("temperature") if normalisation == "none" else 1 / pick(f"{normalisation}_scale")
         terms.append(TermConfig("logits", OpConfig(distance), weight, (OpConfig(normalisation),), temperature))
@@ -209,7 +215,10 @@ class ExtendedSpace(Space):
                     features += heads * modes * (sizes["feature_temperature"] if distance == "kl" else 1)
         embeddings = 1 + (sizes["embedding_distance"] - 1) * sizes["embedding_weight"]
         logits = len(LOGIT_WEIGHTS) * (  # KL with each normalisation, and Pearson
-            sizes["temperature"] + sizes["zscore_scale"] + sizes["l2norm_scale"] + sizes["temperature"]
+            sizes["temperature"]
+            + (0 if TWO_CLASSES in self.dead else sizes["zscore_scale"])
+            + sizes["l2norm_scale"]
+            + sizes["temperature"]
         )
         schedules = math.prod(sizes[name] for name in ("warmup", "stop", "teacher_batchnorm", "normalise"))
         return features * len(FEATURE_WEIGHTS) * embeddings * logits * schedules

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from optuna_kd.models import unwrap
+from optuna_kd.models import create_model, unwrap
 from optuna_kd.recipe import ProxyConfig, Recipe
 from optuna_kd.seeds import derive_seed
 from optuna_kd.training.offline import TeacherKnowledge, store_affordable
@@ -29,16 +30,16 @@ class FullRun:
         seed: Index of the seed; equal indices share initial weights and batches across recipes.
         val_accuracy: Share correct on the validation data, in [0, 1].
         test_accuracy: Share correct on the test data; None where the task has none.
-        cross_entropy: On the validation data, in nats.
-        cka: Of student and teacher on the validation data.
+        cross_entropy: On the validation data, in nats; None for a training that was rejected.
+        cka: Of student and teacher on the validation data; None likewise.
         seconds: Wall-clock time of the training.
     """
 
     seed: int
     val_accuracy: float
     test_accuracy: float | None
-    cross_entropy: float
-    cka: float
+    cross_entropy: float | None
+    cka: float | None
     seconds: float
 
 
@@ -118,7 +119,7 @@ def distill(
         raise ValueError(f"distill needs at least 1 seed and 1 epoch; got seeds={seeds!r}, epochs={epochs!r}.")
     if knowledge is not None:
         knowledge.check(task)
-    elif recipe.distiller.terms:
+    else:  # without terms too: stored views repeat, and all recipes are to see the same images
         knowledge = store_affordable(task, torch.arange(len(task.train_set)))
     runs: list[FullRun] = []
     best: nn.Module | None = None
@@ -130,8 +131,24 @@ def distill(
         if on_run is not None:
             on_run(run)
     assert best is not None
+    if recipe.student is not None and not _is_model(recipe.student.name, task, best):
+        recipe = dataclasses.replace(recipe, student=None)  # it was found for another student
     card = {"task": task.describe(), "layers": task.layers(), **student_card(task)}
     return DistillResult(recipe, epochs, tuple(runs), best, card)
+
+
+def _is_model(name: str, task: ImageClassification, student: nn.Module) -> bool:
+    """Whether the registered model of this name has the weights of a student."""
+    channels, height, width = task.image_shape
+    try:
+        model = create_model(name, num_classes=task.num_classes, in_channels=channels, input_size=(height, width))
+    except ValueError:
+        return False
+
+    def shapes(network: nn.Module) -> dict[str, torch.Size]:
+        return {key: tensor.shape for key, tensor in network.state_dict().items()}
+
+    return shapes(model) == shapes(student)
 
 
 def student_card(task: ImageClassification) -> dict[str, Any]:

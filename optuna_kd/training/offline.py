@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,6 @@ import torch
 from torch import Tensor
 
 from optuna_kd.models.knowledge import Knowledge
-from optuna_kd.seeds import derive_seed
 from optuna_kd.training.task import ImageClassification
 
 CHUNK = 256  # images per forward pass of the teacher
@@ -113,8 +113,12 @@ class TeacherKnowledge:
         Raises:
             KnowledgeMismatchError: If it belongs to another teacher, split or preprocessing.
         """
-        stored = torch.load(path, weights_only=True, mmap=True, map_location="cpu")
-        knowledge = cls(json.loads(stored.pop("key")), **stored)
+        try:
+            stored = torch.load(path, weights_only=True, mmap=True, map_location="cpu")
+            knowledge = cls(json.loads(stored.pop("key")), **stored)
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"{path} holds no teacher knowledge that `save` wrote: {reason}.") from None
         knowledge.check(task)
         return knowledge
 
@@ -192,8 +196,7 @@ def view_images(task: ImageClassification, view: int, indices: Tensor) -> Tensor
     """Give prepared training images [B, C, H, W] in one view: the same pixels every time, for any batching."""
     raw, _ = task.train_set.batch(indices)
     if task.augmentation.name != "none":
-        table = task.augmentation.draw(len(task.train_set), seed=derive_seed("view", view))
-        raw = task.augmentation.apply(raw, table[indices])
+        raw = task.augmentation.apply(raw, task.view_table(view)[indices])
     return task.prepare(raw)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -19,14 +20,18 @@ from optuna_kd.data import (
     create_augmentation,
     stratified_split,
 )
-from optuna_kd.models import check_input, checksum, find_layer, unwrap
-from optuna_kd.models.knowledge import FrozenTeacher, Observer, TappedLayer
+from optuna_kd.models import check_input, checksum, evaluating, find_layer, unwrap
+from optuna_kd.models.knowledge import FrozenTeacher, Observer, TappedLayer, logits_of
 from optuna_kd.registry import suggest_name
+from optuna_kd.rewards import MinibatchCKA
 from optuna_kd.seeds import derive_seed
+from optuna_kd.training.randomness import seeded
 
 logger = logging.getLogger(__name__)
 
 OPTIMIZERS = ("sgd", "adamw")
+STATISTICS_IMAGES = 2000  # of a data set that does not fit into memory, from which mean and deviation are taken
+_SEEDING = threading.Lock()  # threads of one study share the random generators that user factories draw from
 
 
 class ImageClassification:
@@ -95,9 +100,10 @@ class ImageClassification:
             raise suggest_name("optimizer", optimizer, OPTIMIZERS)
         if augment != "auto" and augment not in AUGMENTATIONS:
             raise suggest_name("augmentation", augment, ["auto", *AUGMENTATIONS])
-        for name, value in (("batch_size", batch_size), ("lr", lr), ("views", views)):
-            if not value > 0:
-                raise ValueError(f"{name} must be > 0; got {value!r}.")
+        for name, value, kind in (("batch_size", batch_size, int), ("lr", lr, int | float), ("views", views, int)):
+            if not isinstance(value, kind) or not value > 0:
+                whole = "a whole number" if kind is int else "a number"
+                raise ValueError(f"{name} must be {whole} > 0; got {value!r}.")
         self.batch_size, self.optimizer, self.lr, self.weight_decay = batch_size, optimizer, lr, weight_decay
         self.device = resolve_device(device)
         self._student_factory = student
@@ -114,6 +120,7 @@ class ImageClassification:
 
         self.normalizer = self._create_normalizer(normalize)
         self.augmentation = create_augmentation("none" if self.is_streaming else augment, self.image_shape)
+        self._view_table: tuple[int, Tensor] | None = None
         self.views = 1 if self.augmentation.name == "none" and not self.is_streaming else views
 
         example = torch.zeros(2, *self.image_shape)
@@ -126,9 +133,11 @@ class ImageClassification:
                 raise ValueError(f"The {role} does not take these images: {error}") from None
             classes = _output_classes(model, example)
             if classes != self.num_classes:
+                missing = " No image has class 0: do the labels start at 1?" if self._starts_late() else ""
                 raise ValueError(
                     f"The {role} has {classes} outputs, but the data have {self.num_classes} classes. Give the "
                     f"{role} {self.num_classes} outputs, or say num_classes={classes} if the labels stop short."
+                    f"{missing}"
                 )
         self.student_layer = _tap(fresh, example, student_layer, "student")
         self.teacher_layer = _tap(teacher, example, teacher_layer, "teacher")
@@ -149,14 +158,23 @@ class ImageClassification:
 
     @property
     def is_streaming(self) -> bool:
-        """Whether the training data are read anew in every epoch."""
-        return isinstance(self.train_set, StreamingSet)
+        """Whether the training images change between two reads, so that no view of them can be stored."""
+        return isinstance(self.train_set, StreamingSet) and self.train_set.is_random
 
     def make_student(self, seed: int) -> nn.Module:
         """Create a fresh student whose initial weights depend on `seed` alone."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return self._student_factory()
+        with _SEEDING, seeded(seed):
+            student = self._student_factory()
+        if not isinstance(student, nn.Module):
+            raise ValueError(f"student has to return a torch.nn.Module; it returned {type(student).__name__}.")
+        return student
+
+    def view_table(self, view: int) -> Tensor:
+        """Give the augmentation of every training image in one view [N, 3]: the same in every process."""
+        if self._view_table is None or self._view_table[0] != view:
+            drawn = self.augmentation.draw(len(self.train_set), seed=derive_seed("view", view))
+            self._view_table = (view, drawn)
+        return self._view_table[1]
 
     def prepare(self, images: Tensor) -> Tensor:
         """Turn raw images into what the networks see."""
@@ -191,6 +209,7 @@ class ImageClassification:
         return {
             "data": self.train_set.checksum,
             "validation": self.val_set.checksum,
+            "test": self.test_set.checksum if self.test_set is not None else "none",
             "classes": self.num_classes,
             "teacher": checksum(self.teacher),
             "teacher_layer": self.teacher_layer.name,
@@ -216,16 +235,28 @@ class ImageClassification:
                     f"The labels of {name} go from {low} to {high}; with {classes} classes they must be in "
                     f"0..{classes - 1}."
                 )
-            if part.shape[0] != self.train_set.shape[0]:
+            if part.shape != self.train_set.shape:
                 raise ValueError(
-                    f"The images of {name} have {part.shape[0]} channels, those of train {self.train_set.shape[0]}."
+                    f"The images of {name} are {list(part.shape)} (C, H, W), those of train "
+                    f"{list(self.train_set.shape)}; they must agree."
                 )
+        if len(self.val_set) < MinibatchCKA.MINIMUM:
+            raise ValueError(
+                f"The validation part has {len(self.val_set)} images; at least {MinibatchCKA.MINIMUM} are needed to "
+                "compare representations, and some hundred to tell recipes apart."
+            )
         return classes
+
+    def _starts_late(self) -> bool:
+        return int(self.train_set.labels.min()) > 0
 
     def _create_normalizer(self, normalize: Any) -> Normalizer:
         if normalize == "auto":
             if isinstance(self.train_set, ImageSet) and self.train_set.images.dtype == torch.uint8:
                 return Normalizer.fit(self.train_set.images)
+            if isinstance(self.train_set, StreamingSet) and self.train_set.holds_bytes:
+                sample = torch.linspace(0, len(self.train_set) - 1, min(STATISTICS_IMAGES, len(self.train_set)))
+                return Normalizer.fit(self.train_set.batch(sample.long())[0])
             return Normalizer.identity()
         if normalize is None:
             return Normalizer.identity()
@@ -259,12 +290,12 @@ def _tap(model: nn.Module, example: Tensor, name: str | None, role: str) -> Tapp
     if name is None:
         layer = find_layer(model, example)
     else:
-        with Observer(model, [name]) as observer, torch.no_grad():
-            was_training = model.training
-            model.eval()
-            channels, height, width = observer(example).features[0].shape[1:]
-            layer = TappedLayer(name, (channels, height, width))
-            model.train(was_training)
+        try:
+            with evaluating(model), torch.no_grad(), Observer(model, [name]) as observer:
+                channels, height, width = observer(example).features[0].shape[1:]
+        except TypeError as error:
+            raise ValueError(f"{role}_layer={name!r} cannot be tapped: {error}") from None
+        layer = TappedLayer(name, (channels, height, width))
     if min(layer.shape[1:]) < 4:
         logger.warning(
             "The tapped map of the %s, %s %s, is smaller than 4x4: part of the search space cannot teach there "
@@ -275,14 +306,8 @@ def _tap(model: nn.Module, example: Tensor, name: str | None, role: str) -> Tapp
 
 
 def _output_classes(model: nn.Module, example: Tensor) -> int:
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            logits = getattr(output := model(example), "logits", output)
-    finally:
-        model.train(was_training)
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"A classifier returns logits [N, K]; {type(model).__name__} returned {shape}.")
-    return logits.shape[1]
+    with evaluating(model), torch.no_grad():
+        try:
+            return logits_of(model(example)).shape[1]
+        except TypeError as error:
+            raise ValueError(str(error)) from None

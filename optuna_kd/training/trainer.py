@@ -12,16 +12,18 @@ from torch.nn import functional as F
 
 from optuna_kd.data import class_subset, stratified_subset
 from optuna_kd.distillers import DeadTermError, Distiller
-from optuna_kd.models import memory_format
-from optuna_kd.models.knowledge import FrozenTeacher, Knowledge
+from optuna_kd.models import evaluating, memory_format
+from optuna_kd.models.knowledge import FrozenTeacher, Knowledge, logits_of
 from optuna_kd.recipe import ProxyConfig, Recipe
 from optuna_kd.rewards import Metrics, MinibatchCKA
 from optuna_kd.seeds import derive_seed
 from optuna_kd.training.offline import TeacherKnowledge, chunks, view_images
+from optuna_kd.training.randomness import seeded
 from optuna_kd.training.task import ImageClassification
 
 EXPLODED = 3.0  # times ln K, the cross-entropy of guessing
-TERM_LIMIT = 1e4  # a single term above this has left every sensible scale
+LOWEST_LIMIT = 5.0  # of a cross-entropy: with two classes a few confident mistakes cost more than guessing
+TERM_LIMIT = 1e4  # a term above this, or this many times its first value, has left every sensible scale
 GRADIENT_NORM = 5.0  # clips student and adapters together, so that no recipe hides in the adapter
 WARMUP_STEPS = 0.1  # share of the first cycle over which the learning rate rises
 
@@ -91,6 +93,8 @@ class StudentTraining:
         self.parameters = [*self.student.parameters(), *self.distiller.parameters()]
         self.optimizer = _create_optimizer(task, self.parameters)
         self._steps = 0
+        self._limit = max(EXPLODED * math.log(task.num_classes), LOWEST_LIMIT)
+        self._first: dict[str, float] = {}
 
     def run(self) -> Iterator[Rung]:
         """Train from rung to rung, giving what the student scores on the validation data at each.
@@ -100,7 +104,10 @@ class StudentTraining:
             optuna_kd.distillers.DeadTermError: If a term has no gradient after the first step.
         """
         for epoch, losses in self.train():
-            yield Rung(epoch, self.evaluate(), losses)
+            metrics = self.evaluate()
+            if not math.isfinite(metrics.cross_entropy):
+                raise LossRejected(f"non-finite cross-entropy on the validation data after epoch {epoch}")
+            yield Rung(epoch, metrics, losses)
 
     def evaluate(self) -> Metrics:
         """Score the student on the validation data."""
@@ -110,7 +117,7 @@ class StudentTraining:
         """Train from rung to rung without judging; give the epoch and the mean losses of the last one."""
         # Paper (UniADS): reject L > 3·L₀, the first loss. Here: the cross-entropy alone, against that of guessing,
         # because the weights of the other terms may rise during the training.
-        limit = EXPLODED * math.log(self.task.num_classes)
+        limit = self._limit
         start = 0
         for end in self.proxy.rungs:
             losses: dict[str, float] = {}
@@ -119,7 +126,7 @@ class StudentTraining:
                 if losses["cross_entropy"] > limit:
                     raise LossRejected(
                         f"exploding loss: a cross-entropy of {losses['cross_entropy']:.3g} in epoch {epoch + 1}, "
-                        f"guessing has {limit / EXPLODED:.3g}"
+                        f"guessing has {math.log(self.task.num_classes):.3g}"
                     )
             start = end
             yield end, losses
@@ -147,7 +154,9 @@ class StudentTraining:
             batch = shuffled[step * size : (step + 1) * size]
             done = epoch + step / self.steps_per_epoch
             self._set_learning_rate(done, cycle)
-            terms = self._forward(epoch, step, batch, progress=done / self.proxy.epochs)
+            # Dropout and its kin draw from the global generators.
+            with seeded(derive_seed(self.seed, "step", epoch, step)):
+                terms = self._forward(epoch, step, batch, progress=done / self.proxy.epochs)
             total = torch.stack(list(terms.values())).sum()
             self._reject(terms, total)
             self.optimizer.zero_grad(set_to_none=True)
@@ -171,6 +180,9 @@ class StudentTraining:
             return {"cross_entropy": F.cross_entropy(known.logits.float(), labels)}
         taught = self._ask_teacher(view, batch, images)
         if self._steps == 1:
+            if float(cross_entropy := F.cross_entropy(known.logits.detach().float(), labels)) > self._limit:
+                # Saturated outputs have no gradient either, but that is not the fault of the term.
+                raise LossRejected(f"exploding loss: a cross-entropy of {float(cross_entropy):.3g} after one step")
             # Not at the very first: a head that starts at zero has no gradient before it has moved.
             self._check_terms(known, taught)
         terms: dict[str, Tensor] = self.distiller(known, taught, labels, progress=progress)
@@ -201,8 +213,11 @@ class StudentTraining:
             size = float(term.detach())
             if not math.isfinite(size):
                 raise LossRejected(f"non-finite loss: {name} is {size}")
-            if size > TERM_LIMIT:
-                raise LossRejected(f"exploding loss: {name} is {size:.3g}, above {TERM_LIMIT:g}")
+            limit = TERM_LIMIT
+            if self.distiller.config.normalise == "initial" and name != "cross_entropy":
+                limit *= max(1.0, self._first.setdefault(name, size))  # scaled to a unit gradient, it may begin large
+            if size > limit:
+                raise LossRejected(f"exploding loss: {name} is {size:.3g}, above {limit:g}")
 
     def _set_learning_rate(self, done: float, cycle: tuple[int, int]) -> None:
         start, end = cycle
@@ -227,7 +242,13 @@ def proxy_images(task: ImageClassification, proxy: ProxyConfig) -> tuple[Tensor,
     if proxy.subset_by == "images":
         return torch.as_tensor(stratified_subset(task.train_set.labels, proxy.subset, seed)), val
     train = torch.as_tensor(class_subset(task.train_set.labels, proxy.subset, seed))
-    return train, val[torch.isin(task.val_set.labels, task.train_set.labels[train].unique())]
+    val = val[torch.isin(task.val_set.labels, task.train_set.labels[train].unique())]
+    if len(val) < MinibatchCKA.MINIMUM:
+        raise ValueError(
+            f"A proxy on {proxy.subset:g} of the classes leaves {len(val)} validation images; at least "
+            f"{MinibatchCKA.MINIMUM} are needed. Use a larger subset."
+        )
+    return train, val
 
 
 @torch.no_grad()
@@ -268,14 +289,11 @@ def accuracy(task: ImageClassification, model: nn.Module, part: str) -> float:
     data = {"val": task.val_set, "test": task.test_set}[part]
     if data is None:
         raise ValueError("The task has no test data.")
-    was_training = model.training
-    model.eval()
     correct = 0
-    for chunk in chunks(len(data)):
-        raw, labels = data.batch(torch.arange(len(data))[chunk])
-        logits = model(task.prepare(raw))
-        correct += int((getattr(logits, "logits", logits).argmax(1).cpu() == labels).sum())
-    model.train(was_training)
+    with evaluating(model):
+        for chunk in chunks(len(data)):
+            raw, labels = data.batch(torch.arange(len(data))[chunk])
+            correct += int((logits_of(model(task.prepare(raw))).argmax(1).cpu() == labels).sum())
     return correct / len(data)
 
 

@@ -60,8 +60,10 @@ def test_significant_means_after_correction() -> None:
 
 def test_no_spread() -> None:
     assert compare([0.5, 0.5], {"same": [0.5, 0.5]})["same"].p_value == 1
+    # Accuracies are counts: three equal differences happen by chance, and are no evidence.
     constant = compare([3.0, 4.0, 5.0], {"less": [2.0, 3.0, 4.0]})["less"]
-    assert (constant.p_value, constant.sd, constant.detectable) == (0, 0, 0)
+    assert (constant.p_value, constant.sd, constant.detectable) == (1, 0, math.inf)
+    assert not constant.significant
 
 
 def test_one_seed_says_nothing() -> None:
@@ -109,7 +111,8 @@ def test_detectable_differences_scale() -> None:
     values = [detectable_difference(1.0, n) for n in range(2, 60)]
     assert values == sorted(values, reverse=True)
     assert detectable_difference(1.0, 1) == math.inf
-    assert detectable_difference(0.0, 5) == 0
+    assert detectable_difference(0.0, 5) == math.inf
+    assert detectable_difference(1.0, 10, 0.05 / 3) > detectable_difference(1.0, 10)
     assert math.isnan(detectable_difference(math.nan, 5))
 
 

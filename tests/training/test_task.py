@@ -12,9 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from optuna_kd.data import StreamingSet
 from optuna_kd.models import checksum
 from optuna_kd.registry import UnknownNameError
 from optuna_kd.training import ImageClassification
+from optuna_kd.training.offline import view_images
 
 Make = Callable[..., ImageClassification]
 
@@ -126,9 +128,9 @@ def test_views_make_sense_only_with_augmentation(make_task: Make, augment: str, 
         ({"student": "resnet20"}, "student is a function.*got str"),
         ({"optimizer": "adam"}, "Unknown optimizer 'adam'. Did you mean 'adamw'"),
         ({"augment": "crop"}, "Unknown augmentation 'crop'. Did you mean 'crop-flip'"),
-        ({"batch_size": 0}, "batch_size must be > 0; got 0"),
-        ({"lr": -1}, "lr must be > 0; got -1"),
-        ({"views": 0}, "views must be > 0; got 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number > 0; got 0"),
+        ({"lr": -1}, "lr must be a number > 0; got -1"),
+        ({"views": 0}, "views must be a whole number > 0; got 0"),
         ({"device": "quantum"}, "device 'quantum' cannot be used here"),
         ({"val_share": 1.0}, "must be between 0 and 1"),
         ({"num_classes": 5}, r"The labels of train go from 0 to 9; with 5 classes they must be in 0..4"),
@@ -142,7 +144,7 @@ def test_views_make_sense_only_with_augmentation(make_task: Make, augment: str, 
         ({"student_layer": "layr3"}, "Unknown layer 'layr3'. Did you mean 'layer3'"),
         ({"student": Flat}, "No submodule of Flat puts out maps"),
         ({"teacher": Flat(7), "student": Flat}, "teacher has 7 outputs, but the data have 10 classes"),
-        ({"student": lambda: nn.Sequential(nn.Conv2d(1, 10, 3))}, "A classifier returns logits"),
+        ({"student": lambda: nn.Sequential(nn.Conv2d(1, 10, 3))}, "it must be logits"),
         ({"student": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 10))},
          "The student does not take these images: The model takes images of 3 channels; these have 1"),
         ({"teacher": nn.Sequential(nn.Conv2d(1, 4, 9), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))},
@@ -158,7 +160,7 @@ def test_data_that_do_not_fit_are_refused(make_task: Make, digits: dict[str, Any
     images, labels = digits["train"]
     with pytest.raises(ValueError, match="at least 2 classes; the data have 1"):
         make_task(train=(images, np.zeros_like(labels)), test=None)
-    with pytest.raises(ValueError, match="images of val have 3 channels, those of train 1"):
+    with pytest.raises(ValueError, match=r"images of val are \[3, 8, 8\] \(C, H, W\), those of train \[1, 8, 8\]"):
         make_task(val=(np.repeat(images, 3, axis=1), labels))
     with pytest.raises(ValueError, match="teacher has 10 outputs, but the data have 11 classes"):
         make_task(test=(images, labels + 1))
@@ -249,3 +251,33 @@ def test_every_change_that_matters_is_described(
     different = {key for key in before if found[key] != before[key]}
     # The layer goes with its network.
     assert different - {f"{change}_layer"} == keys - {f"{change}_layer"} or different == keys
+
+
+def test_streams_that_do_not_change_are_prepared_like_resident_data(digits: dict[str, Any], make_task: Make) -> None:
+    """Too large for memory is no reason to lose augmentation and normalisation."""
+    images, labels = (torch.from_numpy(array) for array in digits["train"])
+
+    class Plain(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return len(images)
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            return images[index], int(labels[index])
+
+    stream = StreamingSet(Plain(), labels, is_random=False)
+    streamed, resident = make_task(train=stream, augment="shift"), make_task(augment="shift")
+    assert not streamed.is_streaming
+    assert streamed.augmentation == resident.augmentation
+    some = torch.tensor([3, 1, 4])
+    assert streamed.normalizer.mean == pytest.approx(resident.normalizer.mean, abs=1e-5)
+    torch.testing.assert_close(view_images(streamed, 1, some), view_images(resident, 1, some), rtol=1e-3, atol=1e-3)
+
+
+def test_another_test_set_is_another_task(make_task: Make, digits: dict[str, Any]) -> None:
+    images, labels = digits["test"]
+    assert make_task().describe() != make_task(test=(images, (labels + 1) % 10)).describe()
+    assert make_task(test=None).describe()["test"] == "none"
+    with pytest.raises(ValueError, match=r"images of test are \[1, 12, 12\]"):
+        make_task(test=(np.zeros((10, 12, 12), dtype=np.uint8), np.arange(10)))
+    with pytest.raises(ValueError, match="validation part has 3 images; at least 4"):
+        make_task(val=(images[:3], labels[:3]))

@@ -413,3 +413,36 @@ def test_every_kind_of_knowledge_trains(task: ImageClassification, knowledge: Te
     (rung,) = training.run()
     assert set(rung.losses) == {"cross_entropy", "features", "embeddings", "logits", "total"}
     assert all(map(math.isfinite, rung.losses.values()))
+
+
+def test_dropout_follows_the_seed(make_task: Make) -> None:
+    def student() -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.ReLU(),
+            nn.Dropout(0.3),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(4, 10),
+        )
+
+    task = make_task(student=student)
+    assert task.student_layer.name == "1"  # not the dropout
+    first, second = (train(task, KD, epochs=1, seed=4) for _ in range(2))
+    assert checksum(first.student) == checksum(second.student)
+
+
+def test_a_validation_loss_that_is_not_finite_is_rejected(make_task: Make) -> None:
+    task = make_task(lr=1e30, batch_size=160)
+    with pytest.raises(LossRejected, match=r"non-finite|exploding"):
+        list(StudentTraining(task, LABELS, ProxyConfig(epochs=2), seed=0).run())
+
+
+def test_a_term_scaled_to_a_unit_gradient_may_begin_large(
+    task: ImageClassification, knowledge: TeacherKnowledge
+) -> None:
+    term = TermConfig("features", "l2", weight=5e4)
+    recipe = Recipe(DistillerConfig((term,), normalise="initial"))
+    assert train(task, recipe, knowledge=knowledge).evaluate().cross_entropy < 10
+    with pytest.raises(LossRejected, match="exploding loss: features"):
+        train(task, Recipe(DistillerConfig((TermConfig("features", "l2", weight=5e6),))), knowledge=knowledge)
