@@ -13,7 +13,7 @@ from rich.console import Console
 from torch import nn
 
 from optuna_kd.data import DataSplits, load_data
-from optuna_kd.models import create_model, load_weights
+from optuna_kd.models import check_input, create_model, load_weights
 from optuna_kd.objective import dead_cells
 from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig
 from optuna_kd.rewards import REWARDS
@@ -282,7 +282,8 @@ def create_task(
     `before_training` is called when all options are known to fit, before a teacher is trained for nothing.
     """
     factory = _factory(options.teacher_name, splits)
-    _factory(options.student_name, splits)()  # an unknown student must not cost a trained teacher
+    # A student that is unknown or does not fit must not cost a trained teacher.
+    check_input(_factory(options.student_name, splits)(), splits.shape[0], splits.shape[1:])
     if options.teacher_checkpoint is not None:
         teacher = factory()
         load_weights(teacher, options.teacher_checkpoint)

@@ -97,7 +97,9 @@ def trained_teacher(
 
 def teacher_file(task: ImageClassification, name: str, epochs: int) -> Path:
     """Name the file in the cache of a teacher that was trained as the student of `task`."""
-    described: dict[str, Any] = {key: value for key, value in task.describe().items() if "teacher" not in key}
+    described: dict[str, Any] = {
+        key: value for key, value in task.describe().items() if key not in ("teacher", "teacher_layer", "test")
+    }
     text = json.dumps({**described, "epochs": epochs}, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:10]
     return cache_folder() / "teachers" / f"{name.replace('/', '-')}-{digest}.pt"
