@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from optuna_kd.objective import DistillationObjective, FunctionObjective
     from optuna_kd.recipe import ProxyConfig, Recipe, canonical
-    from optuna_kd.runner import SearchResult, search
+    from optuna_kd.runner.main_job import search
+    from optuna_kd.runner.result import SearchResult
     from optuna_kd.student import build_distiller, load_student
     from optuna_kd.study import best_recipe, create_study, load_study, optimize
     from optuna_kd.training import DistillResult, ImageClassification, LossRejected, distill
@@ -46,7 +47,7 @@ _HOMES = {
     "LossRejected": "training",
     "ProxyConfig": "recipe",
     "Recipe": "recipe",
-    "SearchResult": "runner",
+    "SearchResult": "runner.result",
     "best_recipe": "study",
     "build_distiller": "student",
     "canonical": "recipe",
@@ -55,7 +56,7 @@ _HOMES = {
     "load_student": "student",
     "load_study": "study",
     "optimize": "study",
-    "search": "runner",
+    "search": "runner.main_job",
 }
 
 

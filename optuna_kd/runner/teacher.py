@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
 from torch import nn
 
 from optuna_kd.models import load_weights, unwrap
@@ -38,6 +37,8 @@ def check_teacher(task: ImageClassification) -> float:
     score = accuracy(task, task.teacher, "val")
     count = len(task.val_set)
     chance = float(task.val_set.labels.bincount().max()) / count
+    from scipy import stats  # takes a second, and only here
+
     better = stats.binomtest(round(score * count), count, chance, alternative="greater").pvalue < 0.025
     if not better and score < 1:
         raise TeacherError(
