@@ -30,7 +30,12 @@ INTERRUPTED = 130  # exit code
 
 Data = Annotated[
     str,
-    typer.Option("--data", help="digits, cifar10:DIR, cifar100:DIR or imagefolder:DIR.", metavar="SOURCE"),
+    typer.Option(
+        "--data",
+        help="digits, cifar10:DIR, cifar100:DIR or imagefolder:DIR (with DIR/train/CLASS/ and DIR/test/CLASS/ or "
+        "DIR/val/CLASS/).",
+        metavar="SOURCE",
+    ),
 ]
 Teacher = Annotated[
     str | None,
@@ -153,7 +158,7 @@ def search(
     max_train: MaxTrain = None,
     batch_size: BatchSize = None,
     image_size: ImageSize = None,
-    runs: Annotated[Path, typer.Option("--runs", help="Results are written to RUNS/<study name>/.")] = Path("runs"),
+    runs: Annotated[Path, typer.Option("--runs", help="Results are written to RUNS/STUDY/.")] = Path("runs"),
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Show layers, space, time and disk, and stop before the controls."),
@@ -243,7 +248,7 @@ def spaces() -> None:
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished search, e.g. runs/<study name>.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a finished search, e.g. runs/STUDY.")],
     onnx: Annotated[Path, typer.Option("--onnx", help="The file to write.", metavar="FILE")],
 ) -> None:
     """Write the student of a finished search as ONNX."""

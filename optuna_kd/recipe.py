@@ -347,12 +347,17 @@ class Recipe:
         return cls(DistillerConfig(tuple(terms)))
 
     def __str__(self) -> str:
-        """Give the one-line form where there is one, else compact JSON; a student is named behind an arrow."""
-        try:
-            line = dataclasses.replace(self, student=None).to_string()
-        except RecipeError:
-            return self.to_json(indent=None)
-        return f"{line} -> {self.student.name}" if self.student is not None else line
+        """Give one line for people: the one-line form where there is one; options and schedules in brackets."""
+        config = self.distiller
+        line = " + ".join(map(_describe_term, config.terms)) or "labels"
+        plain = DistillerConfig()
+        changed = [
+            f"{name}={getattr(config, name)}"
+            for name in ("warmup", "stop", "teacher_batchnorm", "normalise")
+            if getattr(config, name) != getattr(plain, name)
+        ]
+        schedule = f" [{', '.join(changed)}]" if changed else ""
+        return f"{line}{schedule} -> {self.student.name}" if self.student is not None else line + schedule
 
     def to_string(self) -> str:
         """Give the one-line form.
@@ -408,6 +413,22 @@ def _parse_term(part: str, whole: str) -> TermConfig:
         "'attention>multiscale>channel|kl*5 + pearson@4*1' (features | distance * weight + "
         "distance @ temperature * weight), or 'labels'."
     )
+
+
+def _describe_term(term: TermConfig) -> str:
+    """Like `_format_term`, with everything that the one-line form cannot say."""
+
+    def show(op: OpConfig) -> str:
+        return (
+            f"{op.name}({', '.join(f'{key}={value}' for key, value in op.options.items())})" if op.options else op.name
+        )
+
+    chain = ">".join(map(show, term.transforms)) or ("none" if term.knowledge == "features" else "")
+    start = f"{chain}|" if chain else ""
+    where = "" if term.knowledge != "embeddings" else "embeddings "
+    softened = term.knowledge == "logits" or term.temperature != 1
+    temperature = f"@{term.temperature:.12g}" if softened else ""
+    return f"{where}{start}{show(term.distance)}{temperature}*{term.weight:.12g}"
 
 
 def _format_term(term: TermConfig) -> str:

@@ -16,14 +16,14 @@ from optuna_kd.seeds import derive_seed
 from optuna_kd.training.task import ImageClassification
 
 
-def build_distiller(recipe: Recipe, task: ImageClassification, *, seed: int = 0) -> Distiller:
+def build_distiller(recipe: Recipe | str, task: ImageClassification, *, seed: int = 0) -> Distiller:
     """Build the loss of a recipe as a module, for a training loop of your own.
 
     Called with the knowledge of student and teacher, and labels, it returns named loss terms, weighted;
     their sum is the loss. Its parameters (adapters) are trained with the student and dropped afterwards.
 
     Args:
-        recipe: What to train with.
+        recipe: What to train with: a `Recipe`, or its line.
         task: Says which maps are compared.
         seed: Of adapters and random masks.
 
@@ -38,6 +38,7 @@ def build_distiller(recipe: Recipe, task: ImageClassification, *, seed: int = 0)
         >>> terms = distiller(observe(images), task.teacher_knowledge(images), labels)  # doctest: +SKIP
         >>> sum(terms.values()).backward()                                  # doctest: +SKIP
     """
+    recipe = Recipe.from_string(recipe) if isinstance(recipe, str) else recipe
     distiller = Distiller(
         recipe.distiller,
         [task.student_layer.shape],
@@ -53,15 +54,30 @@ class Student(nn.Module):
     Args:
         network: The plain network; `student.pt` is its `state_dict`.
         normalizer: What its images are prepared with.
+        image_shape: (C, H, W) of the images that it was trained on.
         class_names: One per class, where the data had names.
     """
 
-    def __init__(self, network: nn.Module, normalizer: Normalizer, class_names: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        normalizer: Normalizer,
+        image_shape: tuple[int, int, int],
+        class_names: tuple[str, ...] = (),
+    ) -> None:
         super().__init__()
-        self.network, self.normalizer, self.class_names = network, normalizer, class_names
+        self.network, self.normalizer = network, normalizer
+        self.image_shape, self.class_names = image_shape, class_names
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give the logits [N, K] of raw images [N, C, H, W], uint8 or float in [0, 1]."""
+        """Give the logits [N, K] of raw images [N, C, H, W], uint8 or float in [0, 1].
+
+        Raises:
+            ValueError: For images of another shape than those that it was trained on.
+        """
+        if tuple(images.shape[1:]) != self.image_shape:
+            wanted = ", ".join(map(str, self.image_shape))
+            raise ValueError(f"This student takes images [N, {wanted}]; got {list(images.shape)}.")
         logits: Tensor = self.network(self.normalizer(images))
         return logits
 
@@ -77,6 +93,7 @@ def load_student(directory: str | Path) -> Student:
             into your own class: it is a plain `state_dict`).
     """
     folder = Path(directory)
+    folder = folder.parent if folder.name == "student.pt" else folder
     recipe = Recipe.load(folder / "recipe.json")
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
@@ -97,7 +114,8 @@ def load_student(directory: str | Path) -> Student:
     load_weights(network, folder / "student.pt")
     scale = summary["preprocessing"]["normalize"]
     normalizer = Normalizer(tuple(scale["mean"]), tuple(scale["std"]))
-    return Student(network, normalizer, tuple(summary["student"]["class_names"])).eval()
+    shape = (channels, height, width)
+    return Student(network, normalizer, shape, tuple(summary["student"]["class_names"])).eval()
 
 
 def export_onnx(directory: str | Path, file: str | Path) -> Path:

@@ -13,9 +13,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -97,7 +98,7 @@ def search(
     proxy: ProxyConfig | None = None,
     epochs: int = 60,
     seeds: int = 10,
-    confirm: tuple[int, int] = (5, 3),
+    confirm: tuple[int, int] | Literal[0] = (5, 3),
     directory: str | Path = "runs",
     progress: bool | Reporter = True,
     name: str = "auto-kd",
@@ -122,7 +123,7 @@ def search(
         proxy: Length, rungs and subset of the proxies.
         epochs: Of each full training.
         seeds: Students per method in the closing table.
-        confirm: How many of the best recipes are scored again, and with how many new seeds each.
+        confirm: How many of the best recipes are scored again, and with how many new seeds each; 0 for none.
         directory: Results are written to `<directory>/<study name>/`.
         progress: False says nothing.
         name: First part of a derived study name.
@@ -134,8 +135,9 @@ def search(
         TeacherError: If the teacher is not better than chance.
         ValueError: For arguments out of range.
     """
+    confirm_plan = (confirm, 0) if isinstance(confirm, int) else confirm
     seconds = parse_duration(budget) if budget is not None else None
-    plan = Plan(60 if trials is None and seconds is None else trials, seconds, confirm, epochs, seeds, workers)
+    plan = Plan(60 if trials is None and seconds is None else trials, seconds, confirm_plan, epochs, seeds, workers)
     objective = DistillationObjective(task, proxy=proxy, reward=reward)
     space = space if isinstance(space, Space) else create_space(space or "auto-kd")
     if isinstance(sampler, str):
@@ -239,6 +241,7 @@ class _MainJob:
         self.teacher = teacher  # its accuracy on the validation data
         self.folder, self.student_config = folder, student_config
         self.shared = shared  # how the workers open the storage
+        self.began = datetime.now()  # as Optuna stamps its trials: local time
         self.session = f"{os.getpid()}-{time.time_ns():x}"
         self.controls, self.confirmation, self.full = (
             Ledger(storage, f"{study.study_name}/{name}", metric=metric)
@@ -255,6 +258,8 @@ class _MainJob:
             self.say.note(f"Teacher    {100 * self.teacher:.2f} % validation accuracy")
             with quietly():
                 optuna.storages.fail_stale_trials(self.study)
+            if self.plan.workers > 1:
+                self.say.note(f"Starting   {self.plan.workers} worker processes")
             with Workers(self.plan.workers, self._spec(scratch), on_crash=self._retry_running) as workers:
                 self.run = Run(self.study, self.objective, workers, self.say, clock, self.seed)
                 try:
@@ -309,10 +314,20 @@ class _MainJob:
         run_controls(run, self.controls)
         self._run_trials(after)
         self._require_complete()
+        tried, complete = count_finished(self.study), count_complete(self.study)
+        self.say.note(f"Tried      {tried} recipes, {complete} to the end, the others pruned")
+        if plan.budget is not None and run.clock.elapsed() > plan.budget - after * (run.clock.seconds_per_epoch or 0):
+            left = format_seconds(after * (run.clock.seconds_per_epoch or 0))
+            self.say.note(
+                f"The budget of {format_seconds(plan.budget)} leaves no more trials; confirmation and full trainings "
+                f"take about {left}. Fewer epochs or seeds make them shorter."
+            )
         candidates = top_recipes(self.study, max(1, recipes))
         grid = best_of_grid(self.study, self.controls, max(1, recipes))
         searched, tuned = confirm(run, self.confirmation, (candidates, grid), seeds if recipes else 0)
         record_confirmed(self.study, searched)
+        if recipes:
+            self.say.note(f"Confirmed  {searched}, the best of {len(candidates)} over {seeds} new seeds")
         return {LABELS: LABELS_ONLY, PLAIN: PLAIN_KD, TUNED: tuned, SEARCHED: searched}
 
     def _run_trials(self, after: float) -> None:
@@ -414,6 +429,9 @@ class _MainJob:
     def _retry_running(self) -> None:
         """Queue the trials again that this run left open; others may belong to a run beside this one."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if trial.user_attrs.get(SESSION) == self.session:
+            session = trial.user_attrs.get(SESSION)
+            # A worker that was killed between creating its trial and signing it leaves one without a session.
+            unsigned = session is None and trial.datetime_start is not None and trial.datetime_start >= self.began
+            if session == self.session or unsigned:
                 with contextlib.suppress(ValueError, UpdateFinishedTrialError):  # told by its worker just now
                     retry_interrupted(self.study, trial)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import platform
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from optuna.study import Study
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 from torch import nn
 
@@ -97,6 +99,12 @@ class SearchResult:
                 "" if row.seconds is None else f"{row.seconds:.1f}",
             )
         return table
+
+    def __str__(self) -> str:
+        """The closing table and the verdict, as the command line prints them."""
+        console = Console(file=io.StringIO(), width=100, record=True)
+        console.print(self.table())
+        return f"{console.export_text().rstrip()}\n{self.verdict}"
 
     def save(self, directory: str | Path) -> Path:
         """Copy `student.pt`, `recipe.json` and `summary.json` to another folder; return it."""
@@ -181,7 +189,7 @@ def judge(comparisons: Mapping[str, Comparison], *, same_recipe: bool = False) -
     found = f"{points}, p = {tuned.adjusted:.2g} in a paired t-test with Holm's correction"
     reach = (
         f"{tuned.n} seeds can show differences from {100 * tuned.detectable:.2f} points on"
-        if tuned.detectable < 1
+        if tuned.detectable < 0.5
         else f"{tuned.n} seeds are too few to show a difference"
     )
     if tuned.significant and tuned.difference > 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from optuna_kd.data import Normalizer
 from optuna_kd.models import load_weights, unwrap
 from optuna_kd.recipe import ProxyConfig, Recipe
 from optuna_kd.runner.progress import Reporter
@@ -19,6 +21,8 @@ from optuna_kd.seeds import derive_seed
 from optuna_kd.training.full import save_student
 from optuna_kd.training.task import ImageClassification
 from optuna_kd.training.trainer import StudentTraining, accuracy
+
+logger = logging.getLogger(__name__)
 
 
 class TeacherError(ValueError):
@@ -40,6 +44,13 @@ def check_teacher(task: ImageClassification) -> float:
     from scipy import stats  # takes a second, and only here
 
     better = stats.binomtest(round(score * count), count, chance, alternative="greater").pvalue < 0.025
+    plain = _accuracy_without_normalisation(task)
+    if plain > score + 0.05:
+        logger.warning(
+            "The teacher scores %.1f %% with the normalisation of this task, but %.1f %% on images that are only "
+            "scaled to [0, 1]: was it trained without? Then say normalize=None.",
+            100 * score, 100 * plain,
+        )  # fmt: skip
     if not better and score < 1:
         raise TeacherError(
             f"The teacher scores {100 * score:.1f} % on the validation data; guessing scores {100 * chance:.1f} %. "
@@ -47,6 +58,15 @@ def check_teacher(task: ImageClassification) -> float:
             "another order, or the checkpoint belongs to other data."
         )
     return score
+
+
+def _accuracy_without_normalisation(task: ImageClassification) -> float:
+    prepared = task.normalizer
+    task.normalizer = Normalizer.identity()
+    try:
+        return accuracy(task, task.teacher, "val")
+    finally:
+        task.normalizer = prepared
 
 
 def trained_teacher(

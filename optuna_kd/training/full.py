@@ -91,7 +91,7 @@ class DistillResult:
 
 def distill(
     task: ImageClassification,
-    recipe: Recipe,
+    recipe: Recipe | str,
     *,
     epochs: int = 60,
     seeds: int = 5,
@@ -103,7 +103,7 @@ def distill(
 
     Args:
         task: What is to be distilled. Its test data are read here, once per student, after the training.
-        recipe: What to train with.
+        recipe: What to train with: a `Recipe`, or its line.
         epochs: Of each training: one cosine cycle.
         seeds: How many students.
         seed: From which all seeds derive.
@@ -115,6 +115,7 @@ def distill(
         optuna_kd.training.LossRejected: If a loss is not finite or explodes.
         optuna_kd.training.KnowledgeMismatchError: For knowledge of another teacher, split or preprocessing.
     """
+    recipe = Recipe.from_string(recipe) if isinstance(recipe, str) else recipe
     if seeds < 1 or epochs < 1:
         raise ValueError(f"distill needs at least 1 seed and 1 epoch; got seeds={seeds!r}, epochs={epochs!r}.")
     if knowledge is not None:
