@@ -316,11 +316,11 @@ class _MainJob:
         self._require_complete()
         tried, complete = count_finished(self.study), count_complete(self.study)
         self.say.note(f"Tried      {tried} recipes, {complete} to the end, the others pruned")
-        if plan.budget is not None and run.clock.elapsed() > plan.budget - after * (run.clock.seconds_per_epoch or 0):
-            left = format_seconds(after * (run.clock.seconds_per_epoch or 0))
+        rest = after * (run.clock.seconds_per_epoch or 0)
+        if plan.budget is not None and run.clock.elapsed() + rest > 1.1 * plan.budget:
             self.say.note(
-                f"The budget of {format_seconds(plan.budget)} leaves no more trials; confirmation and full trainings "
-                f"take about {left}. Fewer epochs or seeds make them shorter."
+                f"The budget of {format_seconds(plan.budget)} is too small for what follows the search: about "
+                f"{format_seconds(rest)} of confirmation and full trainings. Fewer epochs or seeds make them shorter."
             )
         candidates = top_recipes(self.study, max(1, recipes))
         grid = best_of_grid(self.study, self.controls, max(1, recipes))
@@ -333,7 +333,8 @@ class _MainJob:
     def _run_trials(self, after: float) -> None:
         """Run the missing trials; `after` are the epochs still to come afterwards, which a budget has to hold."""
         finished = count_finished(self.study)
-        self.say.phase("Search", max(self.plan.trials or 0, finished), finished)
+        total = 0 if self.plan.trials is None else max(self.plan.trials, finished)
+        self.say.phase("Search", total, finished)
         self._given = self._order = finished
         failed_in_a_row = 0
         for outcome in self._trial_outcomes(after):

@@ -18,7 +18,7 @@ class Reporter(Protocol):
         """Say one line."""
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
-        """Begin a phase of `total` pieces of work, `done` of which are there already."""
+        """Begin a phase of `total` pieces of work (0 if nobody knows), `done` of which are there already."""
 
     def advance(self, text: str = "", *, left: float | None = None) -> None:
         """Finish one piece of the phase; `left` is the time left in seconds, of the whole search."""
@@ -66,7 +66,8 @@ class PlainReporter:
         now = time.monotonic()
         if self._done == self._total or now - self._said >= PLAIN_SECONDS:
             self._said = now
-            self.note(f"{self._name} {self._done}/{self._total}{_with(text)}{_with(_left(left))}")
+            count = f"{self._done}/{self._total}" if self._total else str(self._done)
+            self.note(f"{self._name} {count}{_with(text)}{_with(_left(left))}")
 
     def close(self) -> None:
         """Nothing is open."""
@@ -94,7 +95,7 @@ class LiveReporter:
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
         """Add a bar."""
-        self._task = self._progress.add_task(name, total=total, completed=done, text="")
+        self._task = self._progress.add_task(name, total=total or None, completed=done, text="")
 
     def advance(self, text: str = "", *, left: float | None = None) -> None:
         """Move the bar."""
