@@ -122,7 +122,7 @@ def search(
     space: Annotated[
         str, typer.Option("--space", help="auto-kd, auto-kd-extended, feature-only or naive; see `optuna-kd spaces`.")
     ] = "auto-kd",
-    sampler: Annotated[str, typer.Option("--sampler", help="mcts, random, tpe or nsga2.")] = "mcts",
+    sampler: Annotated[str, typer.Option("--sampler", help="mcts, uct (the paper's), random, tpe or nsga2.")] = "mcts",
     reward: Annotated[
         str, typer.Option("--reward", help="What a proxy is worth: bounded, paper, ce, ce-l1 or accuracy.")
     ] = "bounded",

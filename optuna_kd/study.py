@@ -33,6 +33,8 @@ RECIPE = "recipe"  # user attribute of a trial: the recipe in one line, for peop
 
 SAMPLERS: Registry[Callable[[int], BaseSampler]] = Registry("sampler")
 SAMPLERS.add("mcts", lambda seed: MCTSSampler(seed=seed))
+SAMPLERS.add("uct", lambda seed: MCTSSampler(seed=seed, selection="uct"))
+SEEDED_PER_TRIAL = ("mcts", "uct")  # the others have one random state, which a resumed study would repeat
 SAMPLERS.add("random", lambda seed: RandomSampler(seed=_short(seed)))
 SAMPLERS.add("tpe", lambda seed: TPESampler(seed=_short(seed)))
 SAMPLERS.add("nsga2", lambda seed: NSGAIISampler(seed=_short(seed)))
@@ -75,7 +77,7 @@ def create_study(
         study_name: As in Optuna; None invents one.
         seed: All randomness of the study derives from it; None draws one and stores it.
         space: A registered search space by name, or one; None is the method's.
-        sampler: "mcts", "random", "tpe", "nsga2", or any Optuna sampler; None is the method's.
+        sampler: "mcts", "uct", "random", "tpe", "nsga2", or any Optuna sampler; None is the method's.
         pruner: Any Optuna pruner; None is the method's.
         load_if_exists: Go on with a study of this name. Its seed and space are kept.
 
@@ -226,7 +228,7 @@ def recipe_of(study: Study, trial: FrozenTrial) -> Recipe:
 
 
 def best_recipe(study: Study) -> Recipe:
-    """Give the recipe to use: the winner of the confirmation of these trials, else the best mean reward.
+    """Give the recipe to use: the winner of the confirmation of these trials, else the first of `top_recipes`.
 
     Raises:
         ValueError: If no trial is complete.
@@ -248,19 +250,27 @@ def count_complete(study: Study) -> int:
 
 
 def top_recipes(study: Study, count: int) -> list[Recipe]:
-    """Give the best distinct recipes, best first; repeats of one recipe are averaged.
+    """Give the best distinct recipes, best first.
+
+    With `MCTSSampler` by expected reward (`MCTSSampler.expect`): what all trials together say about a recipe,
+    not how lucky its own were. With other samplers by the mean value of a recipe's trials.
 
     Raises:
         ValueError: If no trial is complete.
     """
     space = space_of(study)
-    values: dict[Recipe, list[float]] = defaultdict(list)
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        values[canonical(space.recipe(trial.params))].append(_value(trial))
-    if not values:
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not trials:
         raise ValueError(f"The study {study.study_name!r} has no complete trial yet; run some first.")
-    sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
-    return sorted(values, key=lambda recipe: -sign * fmean(values[recipe]))[:count]
+    if isinstance(study.sampler, MCTSSampler):
+        worth = study.sampler.expect(study)
+    else:
+        sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
+        worth = {trial.number: sign * _value(trial) for trial in trials}
+    repeats: dict[Recipe, list[float]] = defaultdict(list)
+    for trial in trials:
+        repeats[canonical(space.recipe(trial.params))].append(worth[trial.number])
+    return sorted(repeats, key=lambda recipe: -fmean(repeats[recipe]))[:count]
 
 
 def require_same(study: Study, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
@@ -284,7 +294,7 @@ def require_same(study: Study, stored: Mapping[str, Any], asked: Mapping[str, An
 def _sampler(name: str, seed: int, study: Study) -> BaseSampler:
     """Create a sampler; one with a single random state must not repeat its draws when a study goes on."""
     trials = len(study.get_trials(deepcopy=False))
-    return SAMPLERS[name](derive_seed(seed, "sampler", trials) if trials and name != "mcts" else seed)
+    return SAMPLERS[name](derive_seed(seed, "sampler", trials) if trials and name not in SEEDED_PER_TRIAL else seed)
 
 
 def _show(value: Any) -> str:

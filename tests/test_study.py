@@ -230,7 +230,7 @@ def test_load_study_brings_the_parts(url: str) -> None:
 
 
 def test_optimize_counts_in_total_pruned_ones_included(url: str) -> None:
-    study = create_study(storage=url, study_name="s", seed=0)
+    study = create_study(storage=url, study_name="s", seed=0, sampler="uct")
     optimize(study, objective, total_trials=12)
     assert len(study.trials) == count_finished(study) == 12
     assert len(study.get_trials(states=(TrialState.PRUNED,))) > 0

@@ -19,7 +19,7 @@ from optuna_kd.recipe import ProxyConfig, Recipe
 from optuna_kd.rewards import REWARDS, Metrics
 from optuna_kd.seeds import derive_seed
 from optuna_kd.storages import RETRIES, create_storage, quietly
-from optuna_kd.study import SAMPLERS
+from optuna_kd.study import SAMPLERS, SEEDED_PER_TRIAL
 from optuna_kd.training.full import FullRun, save_student, train_student
 from optuna_kd.training.offline import TeacherKnowledge
 from optuna_kd.training.task import ImageClassification
@@ -93,7 +93,7 @@ def run_trial(worker: Worker, order: int) -> dict[str, Any]:
         worker: The context.
         order: Which trial of the study this is going to be, for samplers that have no seed per trial.
     """
-    if isinstance(worker.sampler, str) and worker.sampler != "mcts":
+    if isinstance(worker.sampler, str) and worker.sampler not in SEEDED_PER_TRIAL:
         # Optuna's samplers hold one random state each: two workers, or a resumed study, would repeat it.
         worker.study.sampler = SAMPLERS[worker.sampler](derive_seed(worker.seed, "sampler", order))
     ran: dict[str, int] = {}

@@ -117,7 +117,7 @@ def search(
         study_name: None derives it from everything that must not change inside a study.
         seed: All randomness derives from it.
         space: "auto-kd", "auto-kd-extended", "feature-only", "naive", or a space; None is "auto-kd".
-        sampler: "mcts", "random", "tpe", "nsga2", or an Optuna sampler.
+        sampler: "mcts", "uct", "random", "tpe", "nsga2", or an Optuna sampler.
         pruner: None is `CKAPruner()`.
         reward: "bounded", "paper", "ce", "ce-l1" or "accuracy".
         proxy: Length, rungs and subset of the proxies.

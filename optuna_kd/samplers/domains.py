@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -58,6 +59,26 @@ class Choices:
     def halves(self, cell: Cell) -> tuple[Cell, Cell] | None:
         """Choices have no order to cut along."""
         return None
+
+    def bounds(self) -> tuple[float, float]:
+        """Return the lowest and the highest position."""
+        return 0.0, self.children - 1.0
+
+    def position(self, coordinate: float) -> float:
+        """Map a coordinate to a position: comparable between all domains of one parameter."""
+        return float(coordinate)
+
+    def internal(self, position: float) -> float:
+        """Map a position to Optuna's internal representation of the nearest value."""
+        return float(self.nearest(np.array([position]))[0])
+
+    def nearest(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Give the nearest positions that exist."""
+        return np.clip(np.rint(positions), 0, self.children - 1)
+
+    def children_at(self, positions: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Find the children that hold the positions."""
+        return positions.astype(np.int64)
 
     def draw(self, cell: Cell, rng: np.random.Generator) -> float:
         """Draw uniformly from a cell; returns Optuna's internal representation."""
@@ -126,6 +147,32 @@ class Grid:
             index = int(cell.low) + int(share * (cell.high - cell.low + 1))
         return self.value(min(max(index, cell.low), cell.high))
 
+    def bounds(self) -> tuple[float, float]:
+        """Return the lowest and the highest position."""
+        return self.position(0), self.position(self.count - 1)
+
+    def position(self, coordinate: float) -> float:
+        """Map a coordinate to a position, the value or its logarithm: comparable between domains."""
+        return math.log(self.value(coordinate)) if self.log else float(self.value(coordinate))
+
+    def internal(self, position: float) -> float:
+        """Map a position to the nearest value."""
+        return self.value(float(self._indices(np.array([position]))[0]))
+
+    def nearest(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Give the nearest positions that exist."""
+        values = np.minimum(self.low + self._indices(positions) * self.step, self.high)
+        return np.log(values) if self.log else values
+
+    def children_at(self, positions: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Find the children that hold the positions."""
+        indices = self._indices(positions)
+        return (indices if self.enumerable else _find_all(self, indices)).astype(np.int64)
+
+    def _indices(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
+        values = np.exp(positions) if self.log else positions
+        return np.clip(np.rint((values - self.low) / self.step), 0, self.count - 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Continuous:
@@ -170,8 +217,28 @@ class Continuous:
         """Draw uniformly from a cell, in log space for a logarithmic range; returns a value."""
         share = rng.random()
         coordinate = (1 - share) * cell.low + share * cell.high  # no difference: high - low can overflow
-        value = math.exp(coordinate) if self.log else coordinate
+        return self.internal(coordinate)
+
+    def bounds(self) -> tuple[float, float]:
+        """Return the lowest and the highest position."""
+        return self.cell(None)
+
+    def position(self, coordinate: float) -> float:
+        """Return the coordinate, the value or its logarithm: it is comparable between domains."""
+        return coordinate
+
+    def internal(self, position: float) -> float:
+        """Map a position to a value."""
+        value = math.exp(position) if self.log else position
         return min(max(value, self.low), self.high)
+
+    def nearest(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Give the nearest positions that exist."""
+        return np.clip(positions, *self.bounds())
+
+    def children_at(self, positions: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Find the children that hold the positions."""
+        return _find_all(self, positions)
 
 
 Domain = Choices | Grid | Continuous
@@ -206,3 +273,8 @@ def _cells(domain: Grid | Continuous) -> tuple[Cell, ...]:
 
 def _find(cells: tuple[Cell, ...], coordinate: float) -> int:
     return max(bisect.bisect_right(cells, coordinate, key=lambda cell: cell.low) - 1, 0)
+
+
+def _find_all(domain: Grid | Continuous, coordinates: NDArray[np.float64]) -> NDArray[np.int64]:
+    lows = np.array([cell.low for cell in _cells(domain)])
+    return np.maximum(np.searchsorted(lows, coordinates, side="right") - 1, 0)

@@ -11,9 +11,9 @@ a fresh process sees what a long-lived one sees.
 
 from __future__ import annotations
 
-import bisect
 import math
-from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,21 @@ def rank_rewards(ranks: NDArray[np.float64], completed: NDArray[np.float64]) -> 
     return ranks * typical
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one finished trial reported, higher is better.
+
+    Args:
+        value: Of a completed trial, else None.
+        reports: Intermediate values by rung, without NaN; none of a failed trial.
+        pruned_at: The last rung of a pruned trial, if it reported a number there.
+    """
+
+    value: float | None
+    reports: tuple[tuple[int, float], ...]
+    pruned_at: int | None
+
+
 class Evidence:
     """The finished trials of a study, added once each, and what they earned.
 
@@ -88,27 +103,52 @@ class Evidence:
 
     def __init__(self, *, maximize: bool) -> None:
         self._sign = 1.0 if maximize else -1.0
+        self._outcomes: dict[int, Outcome] = {}
         self._completed: dict[int, float] = {}
-        self._pruned: dict[int, dict[int, float]] = {}  # by last rung: trial number -> value there
-        self._reports: dict[int, array[float]] = {}  # by rung: values in ascending order
-        self._last_number = -1
+        self._pruned: dict[int, int] = {}  # trial number -> its last rung
         self._rewards: NDArray[np.float64] | None = None
+        self.failures = 0
+        self.infinite: int | None = None  # a trial with an infinite value
+
+    def __len__(self) -> int:
+        return len(self._outcomes)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._outcomes
 
     def add(self, trial: FrozenTrial) -> None:
         """Take in a finished trial."""
         self._rewards = None
-        self._last_number = max(self._last_number, trial.number)
-        if trial.state is TrialState.COMPLETE and trial.value is not None:
-            self._completed[trial.number] = self._sign * trial.value
-        if trial.state is TrialState.FAIL:
-            return
-        for rung, value in trial.intermediate_values.items():
-            if not math.isnan(value):
-                bisect.insort(self._reports.setdefault(rung, array("d")), self._sign * value)
-        if trial.state is TrialState.PRUNED and trial.last_step is not None:
-            last = trial.intermediate_values[trial.last_step]
-            if not math.isnan(last):
-                self._pruned.setdefault(trial.last_step, {})[trial.number] = self._sign * last
+        value = self._sign * trial.value if trial.state is TrialState.COMPLETE and trial.value is not None else None
+        if value is not None and math.isinf(value):
+            self.infinite = trial.number
+        self.failures += trial.state is TrialState.FAIL
+        reports: tuple[tuple[int, float], ...] = ()
+        pruned_at = None
+        if trial.state is not TrialState.FAIL:
+            values = trial.intermediate_values
+            reports = tuple((rung, self._sign * value) for rung, value in values.items() if not math.isnan(value))
+            if trial.state is TrialState.PRUNED and trial.last_step is not None:
+                pruned_at = None if math.isnan(values[trial.last_step]) else trial.last_step
+        self._insert(trial.number, Outcome(value, reports, pruned_at))
+
+    def _insert(self, number: int, outcome: Outcome) -> None:
+        self._outcomes[number] = outcome
+        if outcome.value is not None:
+            self._completed[number] = outcome.value
+        if outcome.pruned_at is not None:
+            self._pruned[number] = outcome.pruned_at
+
+    def of(self, numbers: Iterable[int]) -> Evidence:
+        """Give the evidence of some of the trials alone."""
+        part = Evidence(maximize=self._sign > 0)
+        for number in numbers:
+            part._insert(number, self._outcomes[number])
+        return part
+
+    def completed(self) -> list[int]:
+        """Give the numbers of the completed trials, ascending."""
+        return sorted(self._completed)
 
     def rewards(self) -> NDArray[np.float64]:
         """Return the rewards by trial number; 0 where a number has no reward to its name."""
@@ -117,10 +157,18 @@ class Evidence:
         return self._rewards
 
     def _compute(self) -> NDArray[np.float64]:
-        rewards = np.zeros(self._last_number + 1)
+        rewards = np.zeros(max(self._outcomes, default=-1) + 1)
         completed = rescale(np.fromiter(self._completed.values(), float))
         rewards[list(self._completed)] = completed
-        for rung, pruned in self._pruned.items():
-            ranks = rung_ranks(np.array(self._reports[rung]), np.fromiter(pruned.values(), float))
-            rewards[list(pruned)] = rank_rewards(ranks, completed)
+        if not self._pruned:
+            return rewards
+        reported: dict[int, list[float]] = {rung: [] for rung in self._pruned.values()}
+        for outcome in self._outcomes.values():
+            for rung, value in outcome.reports:
+                if rung in reported:
+                    reported[rung].append(value)
+        for rung, values in reported.items():
+            numbers = [number for number, last in self._pruned.items() if last == rung]
+            own = np.array([dict(self._outcomes[number].reports)[rung] for number in numbers])
+            rewards[numbers] = rank_rewards(rung_ranks(np.sort(values), own), completed)
         return rewards

@@ -10,6 +10,7 @@ One trial is one iteration of the search, spread over the trial's life:
 
 from __future__ import annotations
 
+import copy
 import operator
 import secrets
 import threading
@@ -18,18 +19,19 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
 from optuna_kd.samplers.domains import Domain, domain_of
-from optuna_kd.samplers.selection import SelectionRule, resolve_rule
+from optuna_kd.samplers.selection import SelectionRule, SurrogateSearch, resolve_rule
+from optuna_kd.samplers.surrogate.guide import Guide
 from optuna_kd.samplers.tree import path_of
 from optuna_kd.samplers.view import StudyView
 from optuna_kd.samplers.visits import Visits, open_children
 from optuna_kd.seeds import derive_seed
 
 _REFINE_AFTER = 4  # visits of an interval before it is searched by halves
-_MAX_VIEWS = 4  # studies that one sampler remembers at a time
+_MAX_GUIDES = 4  # studies that one sampler remembers at a time
 
 
 class MCTSSampler(BaseSampler):
@@ -69,15 +71,17 @@ class MCTSSampler(BaseSampler):
         'kl'
     """
 
-    def __init__(self, seed: int | None = None, *, selection: str | SelectionRule = "uct") -> None:
+    def __init__(
+        self, seed: int | None = None, *, selection: str | SelectionRule | SurrogateSearch = "surrogate"
+    ) -> None:
         self._fixed_seed = None if seed is None else operator.index(seed)
         self._seed = secrets.randbits(63) if self._fixed_seed is None else self._fixed_seed
         self._rule = resolve_rule(selection)
-        self._views: dict[str, StudyView] = {}
+        self._guides: dict[str, Guide] = {}
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_views": {}, "_lock": None}
+        return {**self.__dict__, "_guides": {}, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
@@ -113,21 +117,81 @@ class MCTSSampler(BaseSampler):
             internal = domain.draw(domain.cell(None), rng)
         else:
             with self._lock:
-                view = self._refreshed_view(study, trial)
-                internal = self._choose(view, trial, param_name, domain, rng)
+                guide = self._guide_of(study)
+                if isinstance(self._rule, SurrogateSearch):
+                    internal = guide.suggest(study, trial, param_name, domain, rng, self._rule.startup_trials)
+                else:
+                    guide.read(study, trial, path_of(trial), param_name, domain)
+                    internal = self._choose(guide.view, trial, param_name, domain, rng, self._rule)
         return param_distribution.to_external_repr(internal)
 
-    def _refreshed_view(self, study: Study, trial: FrozenTrial) -> StudyView:
+    def recommend(self, study: Study) -> FrozenTrial:
+        """Name the trial to trust: the complete one with the highest expected reward; of its repeats, the best.
+
+        Raises:
+            ValueError: As `expect`.
+        """
+        expected = self.expect(study)
+        sign = -1.0 if study.direction is StudyDirection.MINIMIZE else 1.0
+
+        def worth(trial: FrozenTrial) -> tuple[float, float, int]:
+            assert trial.value is not None
+            return expected[trial.number], sign * trial.value, -trial.number
+
+        complete = (trial for trial in study.get_trials(deepcopy=False) if trial.number in expected)
+        return copy.deepcopy(max(complete, key=worth))
+
+    def expect(self, study: Study) -> dict[int, float]:
+        """Give the expected reward of each complete trial, by number: 0 is the worst of the study, 1 the best.
+
+        It is the surrogate's posterior mean: what all trials together say about a recipe, without the luck of
+        its own. With another selection it is the mean over the repeats of a trial's parameters.
+
+        Raises:
+            ValueError: If no trial is complete, or for a study with several objectives.
+        """
+        _check_single_objective(study)
+        with self._lock:
+            guide = self._guide_of(study)
+            return guide.expect(study) if isinstance(self._rule, SurrogateSearch) else guide.average(study)
+
+    @staticmethod
+    def tree(study: Study) -> dict[str, Any]:
+        """Return the tree of a study as plain data, whichever sampler made its trials.
+
+        Returns:
+            The root. Each node is a dict of:
+
+            - path: [parameter, choice] of each step from the root; an interval of numbers is a text.
+            - visits: Finished trials that passed it: complete, pruned and failed ones.
+            - reward: Their mean reward, from 0 for the worst of the study to 1 for the best.
+            - value: The mean objective value of the complete ones; None without any.
+            - surrogate_mean: The mean over them of what the surrogate expects, without noise; a reward.
+            - surrogate_sd: The root mean square of the surrogate's standard deviations for them; a reward.
+            - children: The nodes below it that were visited.
+
+        Raises:
+            ValueError: For a study with several objectives.
+        """
+        _check_single_objective(study)
+        return Guide().tree(study)
+
+    def _guide_of(self, study: Study) -> Guide:
         name = study.study_name
-        view = self._views.pop(name, None) or StudyView()
-        self._views[name] = view  # last, so that the first is the longest unused
-        if len(self._views) > _MAX_VIEWS:
-            del self._views[next(iter(self._views))]
-        view.refresh(study, trial)
-        return view
+        guide = self._guides.pop(name, None) or Guide()
+        self._guides[name] = guide  # last, so that the first is the longest unused
+        if len(self._guides) > _MAX_GUIDES:
+            del self._guides[next(iter(self._guides))]
+        return guide
 
     def _choose(
-        self, view: StudyView, trial: FrozenTrial, name: str, domain: Domain, rng: np.random.Generator
+        self,
+        view: StudyView,
+        trial: FrozenTrial,
+        name: str,
+        domain: Domain,
+        rng: np.random.Generator,
+        rule: SelectionRule,
     ) -> float:
         path = path_of(trial)
         finished = view.finished.split_at(path, name, domain)
@@ -137,11 +201,11 @@ class MCTSSampler(BaseSampler):
 
         visits = Visits.of(finished, running, view.rewards)
         choosable = open_children(finished, running, domain.children)
-        child = self._rule(visits.statistics(domain.children, choosable), rng)
+        child = rule(visits.statistics(domain.children, choosable), rng)
         cell, visits = domain.cell(child), visits.through(child)
         while len(visits.children) >= _REFINE_AFTER and (halves := domain.halves(cell)):
             visits = visits.divided(at=halves[1].low)
-            half = self._rule(visits.statistics(2), rng)
+            half = rule(visits.statistics(2), rng)
             cell, visits = halves[half], visits.through(half)
         return domain.draw(cell, rng)
 

@@ -86,11 +86,32 @@ class UCT:
         return int(rng.choice(np.flatnonzero(bounds == bounds.max())))
 
 
-SELECTION_RULES: Registry[Callable[[], SelectionRule]] = Registry("selection rule")
+@dataclass(frozen=True, slots=True)
+class SurrogateSearch:
+    """Selection by a surrogate: each trial follows the best of many walks that were simulated down the tree.
+
+    See `optuna_kd.samplers.surrogate`.
+
+    Args:
+        startup_trials: Trials, >= 1, before the surrogate chooses; they take the options that were taken least.
+
+    Raises:
+        ValueError: If `startup_trials` is less than 1.
+    """
+
+    startup_trials: int = 4
+
+    def __post_init__(self) -> None:
+        if self.startup_trials < 1:
+            raise ValueError(f"startup_trials must be at least 1; got {self.startup_trials!r}.")
+
+
+SELECTION_RULES: Registry[Callable[[], SelectionRule | SurrogateSearch]] = Registry("selection rule")
+SELECTION_RULES.add("surrogate", SurrogateSearch)
 SELECTION_RULES.add("uct", UCT)
 
 
-def resolve_rule(selection: str | SelectionRule) -> SelectionRule:
+def resolve_rule(selection: str | SelectionRule | SurrogateSearch) -> SelectionRule | SurrogateSearch:
     """Turn a registered name, or a rule itself, into a rule.
 
     Raises:
@@ -99,6 +120,8 @@ def resolve_rule(selection: str | SelectionRule) -> SelectionRule:
     """
     if isinstance(selection, str):
         return SELECTION_RULES[selection]()
+    if isinstance(selection, SurrogateSearch):
+        return selection
     if isinstance(selection, type) or not callable(selection):
         raise TypeError(
             f"selection is a name ({', '.join(sorted(SELECTION_RULES))}) or a callable rule such as "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -57,10 +58,12 @@ class Node:
         splits: What was suggested next, by name and domain. Empty: trials ended here.
         exhausted: Whether everything below has been tried, as far as it is known: a leaf, or a node
             whose splits consist of single values that are all exhausted. Intervals never are.
+        ended: Whether a trial is known to have asked for no further parameter here.
     """
 
     splits: dict[tuple[str, Domain], Split] = field(default_factory=dict)
     exhausted: bool = False
+    ended: bool = False
 
 
 class Tree:
@@ -69,14 +72,15 @@ class Tree:
     def __init__(self) -> None:
         self.root = Node()
 
-    def add(self, number: int, path: list[Step]) -> None:
-        """Add a trial to every node on its path."""
+    def add(self, number: int, path: list[Step], *, ended: bool = False) -> None:
+        """Add a trial to every node on its path. `ended`: it is known to ask for no further parameter."""
         passed: list[tuple[Split, int, Node]] = []
         node = self.root
         for step in path:
             split = node.splits.setdefault((step.name, step.domain), Split(step.domain))
             node = split.add(number, step)
             passed.append((split, step.child, node))
+        node.ended = node.ended or ended
         for split, child, node in reversed(passed):
             # Both ways: a leaf becomes an inner node when a trial is seen to go on below it.
             node.exhausted = is_exhausted(node, None)
@@ -85,12 +89,17 @@ class Tree:
             else:
                 split.exhausted.discard(child)
 
-    def split_at(self, path: list[Step], name: str, domain: Domain) -> Split | None:
-        """Find the split of a parameter at the end of a path, if any trial has passed it."""
+    def node_at(self, path: Sequence[Step]) -> Node | None:
+        """Find the node at the end of a path, if any trial has passed it."""
         node: Node | None = self.root
         for step in path:
             split = node.splits.get((step.name, step.domain)) if node else None
             node = split.children.get(step.child) if split else None
+        return node
+
+    def split_at(self, path: Sequence[Step], name: str, domain: Domain) -> Split | None:
+        """Find the split of a parameter at the end of a path, if any trial has passed it."""
+        node = self.node_at(path)
         return node.splits.get((name, domain)) if node else None
 
 

@@ -96,6 +96,62 @@ def test_a_value_from_outside_is_taken_to_the_nearest_child() -> None:
     assert domain.child_at(domain.coordinate(500)) == domain.children - 1
 
 
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=lambda d: str(d)[:60])
+def test_a_position_leads_back_to_the_value_and_to_its_child(distribution: BaseDistribution) -> None:
+    domain, rng = domain_of(distribution), np.random.default_rng(0)
+    low, high = domain.bounds()
+    for child in rng.permutation(domain.children)[:20]:
+        internal = domain.draw(domain.cell(int(child)), rng)
+        coordinate = domain.coordinate(internal)
+        position = domain.position(coordinate)
+        assert low <= position <= high
+        assert domain.internal(position) == pytest.approx(internal, rel=1e-12)
+        assert domain.nearest(np.array([position]))[0] == pytest.approx(position, rel=1e-12)
+        assert domain.children_at(np.array([position]))[0] == domain.child_at(coordinate)
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=lambda d: str(d)[:60])
+def test_any_number_has_a_nearest_position_which_is_its_own_nearest(distribution: BaseDistribution) -> None:
+    domain = domain_of(distribution)
+    low, high = domain.bounds()
+    share = np.random.default_rng(0).uniform(-0.1, 1.1, 50)
+    with np.errstate(over="ignore"):
+        positions = domain.nearest((1 - share) * low + share * high)
+    assert ((positions >= low) & (positions <= high)).all()
+    np.testing.assert_array_equal(domain.nearest(positions), positions)
+    for position in positions.tolist():
+        internal = domain.internal(position)
+        assert distribution._contains(distribution.to_internal_repr(distribution.to_external_repr(internal)))
+
+
+@pytest.mark.parametrize(
+    "distribution", [IntDistribution(-3, 30, step=3), FloatDistribution(-1, 1, step=0.25), IntDistribution(2, 17)]
+)
+def test_the_nearest_position_is_the_nearest(distribution: BaseDistribution) -> None:
+    domain = domain_of(distribution)
+    assert isinstance(domain, Grid)
+    existing = np.array([domain.position(index) for index in range(domain.count)])
+    wishes = np.random.default_rng(0).uniform(-40, 40, 300)
+    distances = np.abs(wishes[:, None] - existing)
+    np.testing.assert_allclose(np.abs(domain.nearest(wishes) - wishes), distances.min(axis=1))
+
+
+def test_the_nearest_of_a_logarithmic_range_is_that_of_the_value() -> None:
+    domain = domain_of(IntDistribution(1, 1000, log=True))
+    np.testing.assert_allclose(np.exp(domain.nearest(np.log([1.4, 1.6, 700.4, 2000]))), [1, 2, 700, 1000])
+    assert domain.bounds() == (0.0, pytest.approx(np.log(1000)))
+
+
+def test_positions_can_be_compared_between_ranges_of_one_parameter() -> None:
+    for narrow, wide in (
+        (IntDistribution(3, 9), IntDistribution(0, 100)),
+        (FloatDistribution(3, 9, step=0.5), FloatDistribution(0, 100)),
+        (IntDistribution(3, 9, log=True), FloatDistribution(1, 100, log=True)),
+    ):
+        positions = [domain.position(domain.coordinate(4.0)) for domain in (domain_of(narrow), domain_of(wide))]
+        assert positions[0] == pytest.approx(positions[1])
+
+
 def test_uniform_draws_are_uniform() -> None:
     domain, rng = domain_of(IntDistribution(0, 99)), np.random.default_rng(0)
     drawn = [domain.draw(domain.cell(None), rng) for _ in range(4000)]

@@ -112,3 +112,32 @@ def test_rewards_do_not_depend_on_the_order_of_arrival() -> None:
     ]
     expected = rewards(trials)
     assert all(rewards(list(order)) == expected for order in itertools.permutations(trials))
+
+
+@pytest.mark.parametrize("maximize", [True, False])
+def test_the_evidence_of_some_trials_is_as_if_there_were_no_others(maximize: bool) -> None:
+    trials = [
+        trial(0, 0.1, r1=0.3),
+        trial(1, None, TrialState.PRUNED, r1=0.2),
+        trial(2, 0.7, r1=0.1),
+        trial(3, None, TrialState.FAIL),
+        trial(4, 9.0, r1=-5.0),
+    ]
+    whole = Evidence(maximize=maximize)
+    for item in trials:
+        whole.add(item)
+    whole.rewards()
+    assert whole.of(range(4)).rewards().tolist() == rewards(trials[:4], maximize=maximize)
+    assert whole.of([2, 0]).rewards().tolist() == rewards([trials[2], trials[0]], maximize=maximize)
+    assert whole.rewards().tolist() == rewards(trials, maximize=maximize)
+
+
+def test_what_there_is_to_warn_of_is_counted() -> None:
+    evidence = Evidence(maximize=False)
+    assert (evidence.failures, evidence.infinite, evidence.completed()) == (0, None, [])
+    for item in (trial(4, 1.0), trial(0, float("-inf")), trial(2, None, TrialState.FAIL), trial(1, 2.0)):
+        evidence.add(item)
+    assert (evidence.failures, evidence.infinite, evidence.completed()) == (1, 0, [0, 1, 4])
+    assert len(evidence) == 4
+    assert 2 in evidence
+    assert 3 not in evidence

@@ -48,4 +48,5 @@ def test_the_example_runs_without_torch() -> None:
         env={**os.environ, "PYTHONPATH": path},
     )
     assert result.returncode == 0, result.stderr
-    assert "best value 0.9" in result.stdout
+    assert "best value" in result.stdout
+    assert float(result.stdout.split()[2]) > 0.99

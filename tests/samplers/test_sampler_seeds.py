@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-from pathlib import Path
 
 import numpy as np
 import optuna
@@ -26,8 +25,8 @@ def quiet() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def make_study(seed: int) -> optuna.Study:
-    return optuna.create_study(direction="maximize", sampler=MCTSSampler(seed=seed))
+def make_study(seed: int, selection: str) -> optuna.Study:
+    return optuna.create_study(direction="maximize", sampler=MCTSSampler(seed=seed, selection=selection))
 
 
 def noisy(trial: optuna.Trial) -> float:
@@ -45,24 +44,25 @@ def noisy(trial: optuna.Trial) -> float:
     return value
 
 
-def test_25_and_25_trials_give_the_same_as_50(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'study.db'}"
+def test_25_and_25_trials_give_the_same_as_50(selection: str, sqlite_url: str) -> None:
     for _ in range(2):  # a new sampler and a new study object, as in a fresh process
         resumed = optuna.create_study(
-            storage=url,
+            storage=sqlite_url,
             study_name="s",
             direction="maximize",
-            sampler=MCTSSampler(seed=3),
+            sampler=MCTSSampler(seed=3, selection=selection),
             load_if_exists=True,
         )
         resumed.optimize(noisy, n_trials=25)
-    whole = make_study(seed=3)
+    whole = make_study(3, selection)
     whole.optimize(noisy, n_trials=50)
     assert [trial.params for trial in resumed.trials] == [trial.params for trial in whole.trials]
 
 
-def test_a_fresh_sampler_suggests_what_a_long_lived_one_does_though_trials_finished_out_of_order() -> None:
-    study = make_study(seed=1)
+def test_a_fresh_sampler_suggests_what_a_long_lived_one_does_though_trials_finished_out_of_order(
+    selection: str,
+) -> None:
+    study = make_study(1, selection)
     rng = np.random.default_rng(0)
     running: list[optuna.Trial] = []
     for _ in range(60):
@@ -75,7 +75,7 @@ def test_a_fresh_sampler_suggests_what_a_long_lived_one_does_though_trials_finis
             study.tell(done, float(rng.normal()) if state is TrialState.COMPLETE else None, state)
     frozen = study.get_trials(states=(TrialState.RUNNING,))[-1]
     frozen.params, frozen.distributions = {}, {}
-    fresh = MCTSSampler(seed=1)
+    fresh = MCTSSampler(seed=1, selection=selection)
     for name, distribution in SPACE.items():
         value = study.sampler.sample_independent(study, frozen, name, distribution)
         assert value == fresh.sample_independent(study, frozen, name, distribution)
@@ -88,28 +88,31 @@ def suggestions(sampler: MCTSSampler, trials: int = 12) -> list[dict]:
     return [trial.params for trial in study.trials]
 
 
-def test_the_seed_decides_the_draws() -> None:
-    assert suggestions(MCTSSampler(seed=5)) == suggestions(MCTSSampler(seed=5))
-    assert suggestions(MCTSSampler(seed=5)) != suggestions(MCTSSampler(seed=6))
-    assert suggestions(MCTSSampler()) != suggestions(MCTSSampler())
-    assert suggestions(MCTSSampler(seed=np.int64(5))) == suggestions(MCTSSampler(seed=5))  # type: ignore[arg-type]
+def test_the_seed_decides_the_draws(selection: str) -> None:
+    def drawn(seed: int | None) -> list[dict]:
+        return suggestions(MCTSSampler(seed=seed, selection=selection))
+
+    assert drawn(5) == drawn(5)
+    assert drawn(5) != drawn(6)
+    assert drawn(None) != drawn(None)
+    assert drawn(np.int64(5)) == drawn(5)  # type: ignore[arg-type]
 
 
-def test_reseeding_gives_new_draws_unless_a_seed_was_given() -> None:
-    fixed = MCTSSampler(seed=5)
+def test_reseeding_gives_new_draws_unless_a_seed_was_given(selection: str) -> None:
+    fixed = MCTSSampler(seed=5, selection=selection)
     fixed.reseed_rng()
-    assert suggestions(fixed) == suggestions(MCTSSampler(seed=5))
-    free = MCTSSampler()
+    assert suggestions(fixed) == suggestions(MCTSSampler(seed=5, selection=selection))
+    free = MCTSSampler(selection=selection)
     twin = copy.deepcopy(free)
     assert suggestions(free) == suggestions(twin)
     twin.reseed_rng()
     assert suggestions(free) != suggestions(twin)
 
 
-def test_a_pickled_sampler_goes_on() -> None:
-    study = make_study(seed=2)
+def test_a_pickled_sampler_goes_on(selection: str) -> None:
+    study = make_study(2, selection)
     study.optimize(noisy, n_trials=10)
-    other = optuna.create_study(direction="maximize", sampler=MCTSSampler(seed=2))
+    other = make_study(2, selection)
     other.optimize(noisy, n_trials=10)
     other.sampler = pickle.loads(pickle.dumps(other.sampler))
     for each in (study, other):

@@ -7,7 +7,7 @@ import optuna
 import pytest
 
 from optuna_kd.registry import UnknownNameError
-from optuna_kd.samplers import UCT, ChildStatistics, MCTSSampler, ucb
+from optuna_kd.samplers import UCT, ChildStatistics, MCTSSampler, SurrogateSearch, ucb
 from optuna_kd.samplers.selection import resolve_rule
 
 
@@ -71,3 +71,21 @@ def test_the_rule_is_replaceable() -> None:
     values = [trial.params["x"] for trial in study.trials[1:]]  # the first trial is drawn at random
     free = [value for value in range(9, -1, -1) if value != study.trials[0].params["x"]]
     assert values == free[:7]
+
+
+def test_the_surrogate_selects_unless_another_rule_is_named() -> None:
+    assert resolve_rule("surrogate") == SurrogateSearch()
+    assert resolve_rule(SurrogateSearch(startup_trials=9)) == SurrogateSearch(startup_trials=9)
+
+    def drawn(sampler: MCTSSampler) -> list[dict]:
+        study = optuna.create_study(sampler=sampler)
+        study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=8)
+        return [trial.params for trial in study.trials]
+
+    assert drawn(MCTSSampler(seed=0)) == drawn(MCTSSampler(seed=0, selection="surrogate"))
+    assert drawn(MCTSSampler(seed=0)) != drawn(MCTSSampler(seed=0, selection="uct"))
+
+
+def test_a_surrogate_without_any_trial_to_start_from_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1; got 0"):
+        SurrogateSearch(startup_trials=0)

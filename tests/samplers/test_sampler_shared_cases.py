@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import optuna
@@ -11,7 +12,8 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, SingleOnlySampl
 from optuna_kd.samplers import MCTSSampler
 
 
+@pytest.mark.filterwarnings("ignore::optuna_kd.samplers.SamplerWarning")  # some change the space as they go
 class TestMCTSSampler(BasicSamplerTestCase, SingleOnlySamplerTestCase):
     @pytest.fixture
-    def sampler(self) -> Callable[[], optuna.samplers.BaseSampler]:
-        return MCTSSampler
+    def sampler(self, selection: str) -> Callable[[], optuna.samplers.BaseSampler]:
+        return functools.partial(MCTSSampler, selection=selection)

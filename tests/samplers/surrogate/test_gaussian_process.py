@@ -1,0 +1,185 @@
+"""The Gaussian process: its covariance term by term, its gradient, its posterior, and what the fit makes of noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import FrozenTrial
+
+from optuna_kd.samplers.surrogate import gaussian_process
+from optuna_kd.samplers.surrogate.belief import inputs_of
+from optuna_kd.samplers.surrogate.gaussian_process import Inputs, Kernel, Posterior, fit, standardised
+from optuna_kd.samplers.view import StudyView
+
+RandomStudy = Callable[..., optuna.Study]
+ViewOf = Callable[..., StudyView]
+
+
+@pytest.fixture(scope="module")
+def study(random_study: RandomStudy) -> optuna.Study:
+    return random_study(trials=40)
+
+
+@pytest.fixture(scope="module")
+def inputs(study: optuna.Study, view_of: ViewOf) -> Inputs:
+    log = view_of(study).log
+    return inputs_of(log.slots, log.paths())
+
+
+def some_kernel(slots: int, seed: int = 0) -> Kernel:
+    rng = np.random.default_rng(seed)
+    weights = rng.uniform(0.1, 1.0, 4).tolist()
+    return Kernel(*weights, noise=0.3, relevance=rng.uniform(0.5, 2, slots), length=rng.uniform(0.2, 1, slots))
+
+
+def rows(inputs: Inputs, start: int, stop: int) -> Inputs:
+    return Inputs(inputs.values[start:stop], inputs.ordered, inputs.branches[start:stop])
+
+
+def by_hand(kernel: Kernel, names: list[str], one: FrozenTrial, other: FrozenTrial) -> float:
+    """The covariance as the module's first lines define it, from the trials themselves."""
+    similarities = []
+    for index, name in enumerate(names):
+        if name not in one.params or name not in other.params:
+            continue
+        mine, theirs, distribution = one.params[name], other.params[name], one.distributions[name]
+        if isinstance(distribution, CategoricalDistribution):
+            similarity = float(mine == theirs)
+        else:
+            low, high = distribution.low, distribution.high  # type: ignore[attr-defined]
+            if distribution.log:  # type: ignore[attr-defined]
+                mine, theirs, low, high = (math.log(x) for x in (mine, theirs, low, high))
+            d = math.sqrt(5) * abs(mine - theirs) / (high - low) / kernel.length[index]
+            similarity = (1 + d + d * d / 3) * math.exp(-d)
+        similarities.append(kernel.relevance[index] * similarity)
+    total = 1.0 + kernel.main * sum(similarities)
+    for index, first in enumerate(similarities):
+        for second in similarities[:index]:
+            total += kernel.pair * first * second
+    for depth, (mine, theirs) in enumerate(zip(choices(one), choices(other), strict=False)):
+        if mine != theirs:
+            break
+        total += kernel.prefix * kernel.decay**depth
+    return total
+
+
+def choices(trial: FrozenTrial) -> list[tuple[str, object]]:
+    categorical = [name for name, d in trial.distributions.items() if isinstance(d, CategoricalDistribution)]
+    return [(name, trial.params[name]) for name in categorical]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_covariance_is_the_sum_that_its_definition_says(study: optuna.Study, inputs: Inputs, seed: int) -> None:
+    kernel = some_kernel(inputs.values.shape[1], seed)
+    # The fixed paths know neither all choices nor all branches of the others.
+    found = kernel.against(rows(inputs, 0, 8))(rows(inputs, 5, 40))
+    trials = study.trials
+    names = sorted({name for trial in trials for name in trial.params})
+    expected = [[by_hand(kernel, names, one, other) for other in trials[:8]] for one in trials[5:]]
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_the_covariance_is_symmetric_and_positive_with_the_variances_on_its_diagonal(inputs: Inputs) -> None:
+    kernel = some_kernel(inputs.values.shape[1])
+    covariance = kernel.against(inputs)(inputs)
+    np.testing.assert_allclose(covariance, covariance.T, rtol=1e-12)
+    np.testing.assert_allclose(np.diag(covariance), kernel.variances(inputs), rtol=1e-12)
+    assert np.linalg.eigvalsh(covariance).min() > -1e-9
+
+
+def test_the_slope_of_the_likelihood_is_that_of_finite_differences(study: optuna.Study, inputs: Inputs) -> None:
+    likelihood = gaussian_process._Likelihood(inputs, standardised([trial.value for trial in study.trials])[0])
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        place = likelihood.middle + 0.5 * rng.normal(size=len(likelihood.middle))
+        _, slope = likelihood(place)
+        steps = 1e-5 * np.eye(len(place))
+        differences = [(likelihood(place + step)[0] - likelihood(place - step)[0]) / 2e-5 for step in steps]
+        np.testing.assert_allclose(slope, differences, rtol=1e-4, atol=1e-5)
+
+
+def test_the_likelihood_and_the_posterior_speak_of_the_same_covariance(study: optuna.Study, inputs: Inputs) -> None:
+    rewards, _, _ = standardised([trial.value for trial in study.trials])
+    likelihood = gaussian_process._Likelihood(inputs, rewards)
+    logs = likelihood.middle + 0.1
+    kernel = likelihood.kernel(logs)
+    matrix = kernel.against(inputs)(inputs) + (kernel.noise + 1e-6) * np.eye(len(inputs))
+    density = 0.5 * rewards @ np.linalg.solve(matrix, rewards) + 0.5 * np.linalg.slogdet(matrix)[1]
+    away = (logs - likelihood.middle) / likelihood.spread
+    assert likelihood(logs)[0] == pytest.approx(density + 0.5 * away @ away)
+
+
+def test_the_posterior_is_the_textbook_one(inputs: Inputs) -> None:
+    kernel = some_kernel(inputs.values.shape[1])
+    seen, asked = rows(inputs, 0, 25), rows(inputs, 20, 40)
+    rewards = np.random.default_rng(0).normal(size=25)
+    among, between = kernel.against(seen)(seen), kernel.against(seen)(asked)
+    noisy = among + kernel.noise * np.eye(25)
+    posterior = Posterior(kernel, seen, rewards)
+    mean, deviation = posterior(asked)
+    np.testing.assert_allclose(mean, between @ np.linalg.solve(noisy, rewards), atol=1e-4)
+    left = kernel.against(asked)(asked) - between @ np.linalg.solve(noisy, between.T)
+    np.testing.assert_allclose(deviation**2, np.diag(left), atol=1e-4)
+    np.testing.assert_allclose(posterior.expected, among @ np.linalg.solve(noisy, rewards), atol=1e-4)
+
+
+def test_repeats_that_agree_have_little_noise_and_repeats_that_do_not_have_much(inputs: Inputs) -> None:
+    rng = np.random.default_rng(0)
+    twice = rows(inputs, 0, 20).joined(rows(inputs, 0, 20))
+    effect = twice.values[:, 0] == 1  # one choice decides
+    clean = fit(twice, standardised(effect.astype(float))[0]).noise
+    noisy = fit(twice, standardised(rng.normal(size=40))[0]).noise
+    assert clean < 0.02
+    assert noisy > 0.4
+
+
+def test_the_parameter_that_counts_is_found_relevant(inputs: Inputs) -> None:
+    shift = inputs.values[:, -1]
+    assert not np.isnan(shift).any()
+    kernel = fit(inputs, standardised(np.sin(6 * shift))[0])
+    assert kernel.relevance.argmax() == len(kernel.relevance) - 1
+
+
+def alone(study: optuna.Study, view_of: ViewOf, name: str) -> Inputs:
+    """The inputs of the trials as if `name` was their only parameter."""
+    other = optuna.create_study(direction="maximize")
+    for trial in study.trials:
+        if name in trial.params:
+            distributions = {name: trial.distributions[name]}
+            other.add_trial(
+                optuna.create_trial(value=0.0, params={name: trial.params[name]}, distributions=distributions)
+            )
+    log = view_of(other).log
+    return inputs_of(log.slots, log.paths())
+
+
+@pytest.mark.parametrize("name", ["gate", "depth", "rate"])
+def test_a_single_parameter_of_any_kind_is_enough(study: optuna.Study, view_of: ViewOf, name: str) -> None:
+    inputs = alone(study, view_of, name)
+    rewards, _, _ = standardised(np.nan_to_num(inputs.values[:, 0]))
+    kernel = fit(inputs, rewards)
+    mean, deviation = Posterior(kernel, inputs, rewards)(inputs)
+    assert np.corrcoef(mean, rewards)[0, 1] > 0.9
+    assert np.isfinite(deviation).all()
+
+
+def test_one_observation_and_equal_rewards_are_no_trouble(inputs: Inputs) -> None:
+    for seen in (rows(inputs, 0, 1), rows(inputs, 0, 30)):
+        rewards, mean, deviation = standardised(np.full(len(seen), 0.7))
+        assert (mean, deviation) == (pytest.approx(0.7), 1.0)
+        expected, spread = Posterior(fit(seen, rewards), seen, rewards)(inputs)
+        np.testing.assert_allclose(expected, 0.0, atol=1e-9)
+        assert (np.isfinite(spread) & (spread > 0)).all()
+
+
+def test_no_observed_path_leaves_more_than_the_prior_says(inputs: Inputs) -> None:
+    kernel = Kernel.typical(inputs.values.shape[1])
+    _, before = Posterior(kernel, rows(inputs, 0, 1), np.zeros(1))(inputs)
+    _, after = Posterior(kernel, rows(inputs, 0, 20), np.zeros(20))(inputs)
+    assert (before**2 <= kernel.variances(inputs) + 1e-9).all()
+    assert (after <= before + 1e-9).all()
