@@ -5,6 +5,10 @@ numbers, and 0 where one of the paths has no such parameter:
 
     constant + main · Σ_p r_p κ_p + pair · Σ_{p<q} r_p κ_p r_q κ_q + prefix · Σ_d decay^d [same branch to depth d]
 
+plus bowl² · b b', with b how far the numbers of a path are from the middles of their ranges. The mean is -bowl · b:
+people choose ranges around what they expect to be good, and without that the process, most uncertain in the corners
+of a space, spends its first trials there.
+
 The first sums share evidence between branches that use the same option; the last tells branches apart. All
 weights, the relevance r_p of each parameter, the length scales and the noise are the most probable ones
 (maximum a posteriori) under log-normal priors for rewards of variance 1.
@@ -26,6 +30,9 @@ Array = NDArray[np.float64]
 _CONSTANT = 1.0  # prior variance of what all paths have in common
 _JITTER = 1e-6
 _ITERATIONS = 30
+_BOWL = (
+    0.5  # by how much a standard deviation away from the middles of the ranges lowers a reward, give or take as much
+)
 _FAR = 1e3  # from anything, in ranges
 _SQRT5 = 5.0**0.5
 
@@ -77,6 +84,12 @@ class Inputs:
     def __len__(self) -> int:
         return len(self.values)
 
+    def bowl(self) -> Array:
+        """Tell how far from the middles of their ranges the numbers are: b, of mean 0 and variance 1; [paths]."""
+        places = self.values[:, self.ordered]
+        away = np.where(np.isnan(places), 0.0, (2 * places - 1) ** 2 - 1 / 3)
+        return away.sum(axis=1) / np.sqrt(4 / 45 * max(places.shape[1], 1))
+
     def joined(self, other: Inputs) -> Inputs:
         """Append other paths over the same parameters."""
         depth = max(self.branches.shape[1], other.branches.shape[1])
@@ -122,8 +135,10 @@ class Kernel:
         active = ~np.isnan(paths.values)
         total, squares = active @ self.relevance, active @ self.relevance**2
         weights = self.decay ** np.arange(paths.branches.shape[1])
-        depths = (paths.branches != 0) @ weights
-        return _CONSTANT + self.main * total + self.pair * (total**2 - squares) / 2 + self.prefix * depths
+        prefix = self.prefix * ((paths.branches != 0) @ weights)
+        return (
+            _CONSTANT + self.main * total + self.pair * (total**2 - squares) / 2 + prefix + (_BOWL * paths.bowl()) ** 2
+        )
 
     def against(self, paths: Inputs) -> Covariance:
         """Prepare the covariances of other paths with these."""
@@ -154,6 +169,7 @@ class Covariance:
                     columns.append(np.concatenate([relevance * same, relevance**2 * same]))
         self._shared_choices = np.array(columns).reshape(len(columns), 2 * len(fixed))
         self._places = np.where(np.isnan(fixed.values[:, self._ordered]), -_FAR, fixed.values[:, self._ordered])
+        self._bowl = _BOWL**2 * fixed.bowl()
         # Each branch of the fixed paths, one path that takes it, and how deep any two paths go together.
         there = fixed.branches != 0
         self._branches, first = np.unique(fixed.branches[there], return_index=True)
@@ -190,6 +206,7 @@ class Covariance:
         covariance *= kernel.pair / 2
         covariance += kernel.main * total
         covariance += _CONSTANT
+        covariance += np.outer(paths.bowl(), self._bowl)
         if len(self._branches) and paths.branches.shape[1]:
             covariance += self._shared_branches(paths)
         return covariance
@@ -224,15 +241,15 @@ class Posterior:
         factor = np.linalg.cholesky(matrix)
         root = solve_triangular(factor, np.eye(len(seen)), lower=True, check_finite=False)
         self._precision = root.T @ root
-        self._weights = self._precision @ rewards
-        self.expected = covariance @ self._weights  # posterior means of the observed paths
+        self._weights = self._precision @ (rewards - _mean(seen))
+        self.expected = _mean(seen) + covariance @ self._weights  # posterior means of the observed paths
 
     def __call__(self, paths: Inputs) -> tuple[Array, Array]:
         """Give mean and standard deviation of the noise-free reward of each path; [paths] each."""
         covariance = self._covariance(paths)
         explained = np.einsum("ij,ij->i", covariance @ self._precision, covariance)
         variance = self.kernel.variances(paths) - explained
-        return covariance @ self._weights, np.sqrt(np.maximum(variance, 1e-12))
+        return _mean(paths) + covariance @ self._weights, np.sqrt(np.maximum(variance, 1e-12))
 
 
 def fit(seen: Inputs, rewards: Array) -> Kernel:
@@ -252,7 +269,8 @@ class _Likelihood:
 
     def __init__(self, seen: Inputs, rewards: Array) -> None:
         count, slots = seen.values.shape
-        self.rewards, self.count, self.slots = rewards, count, slots
+        self.rewards, self.count, self.slots = rewards - _mean(seen), count, slots
+        self.constant = _CONSTANT + _BOWL**2 * np.outer(seen.bowl(), seen.bowl())
         self.ordered = [int(slot) for slot in np.flatnonzero(seen.ordered)]
         self.distances, self.same = {}, np.zeros((slots, count, count))
         for slot in range(slots):
@@ -295,7 +313,9 @@ class _Likelihood:
         total = (k.relevance @ flat).reshape(count, count)
         pairs = (total**2 - (k.relevance**2 @ flat**2).reshape(count, count)) / 2
         decays = k.decay**self.depths
-        matrix = _CONSTANT + k.main * total + k.pair * pairs + k.prefix * (decays @ self.shared).reshape(count, count)
+        matrix = (
+            self.constant + k.main * total + k.pair * pairs + k.prefix * (decays @ self.shared).reshape(count, count)
+        )
         matrix[np.diag_indices(count)] += k.noise + _JITTER
         try:
             factor = cho_factor(matrix, lower=True, check_finite=False)
@@ -322,6 +342,11 @@ class _Likelihood:
             gradient[5 + self.slots + index] = relevance * (by_similar * slopes[slot]).sum()
         away = (logs - self.middle) / self.spread
         return loss + 0.5 * away @ away, gradient + away / self.spread
+
+
+def _mean(paths: Inputs) -> Array:
+    """Give the prior mean of each path."""
+    return -_BOWL * paths.bowl()
 
 
 def _matern(distance: Array, length: float) -> Array:

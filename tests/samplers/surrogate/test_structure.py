@@ -158,6 +158,38 @@ def test_a_trial_that_did_not_end_tells_nothing_of_the_end(view_of: ViewOf, name
     assert found == [{"x": 0, "y": 0}]
 
 
+def test_of_trials_that_contradict_each_other_the_latest_are_believed(view_of: ViewOf, named: Named) -> None:
+    space = {name: IntDistribution(0, 1) for name in ("a", "before", "between")}
+    study = optuna.create_study(direction="maximize")
+    for number in range(140):
+        then = "between" if 60 <= number < 75 else "before"
+        study.add_trial(
+            optuna.create_trial(value=0.0, params={"a": 0, then: 0}, distributions={n: space[n] for n in ("a", then)})
+        )
+    for count, latest in ((60, "before"), (75, "between"), (140, "before")):
+        for order in (1, -1):
+            view = view_of(study, study.trials[:count][::order])
+            walked = named(view.log.slots, view.structure.walk(np.zeros((1, len(view.log.slots))), []))
+            assert walked == [{"a": 0, latest: 0}]
+
+
+def test_what_hangs_on_a_parameter_being_there_is_learned_at_once(
+    random_study: RandomStudy, view_of: ViewOf, named: Named
+) -> None:
+    def parity(trial: optuna.Trial) -> float:
+        bits = [trial.suggest_int(f"bit{index}", 0, 1) for index in range(3)]
+        if sum(bits) % 2:
+            trial.suggest_float("there", 0, 1)
+        trial.suggest_float("middle", 0, 1)
+        if sum(bits) % 2:
+            trial.suggest_float("late", 0, 1)
+        return 0.0
+
+    view = view_of(random_study(parity, trials=8))
+    walked = named(view.log.slots, view.structure.walk(wishes_for(view.log.slots, 100), []))
+    assert {("there" in names, "late" in names) for names in walked} == {(True, True), (False, False)}
+
+
 def test_trials_that_contradict_each_other_do_not_make_a_walk_endless(
     random_study: RandomStudy, view_of: ViewOf, named: Named
 ) -> None:
