@@ -1,4 +1,4 @@
-"""Optuna samplers: Monte Carlo tree search over define-by-run spaces. Needs optuna and numpy, no torch."""
+"""Optuna samplers: Monte Carlo tree search over define-by-run spaces. Needs optuna, numpy and scipy, no torch."""
 
 from optuna_kd.samplers.mcts import MCTSSampler
 from optuna_kd.samplers.notices import SamplerWarning

@@ -2,10 +2,13 @@
 
 One trial is one iteration of the search, spread over the trial's life:
 
-1. selection: while parameters are suggested, walk down the tree of earlier trials by the selection rule;
-2. expansion: the rule enters a child that no trial has visited;
-3. simulation: every later parameter is uniform, the objective trains and scores the trial;
+1. selection: while parameters are suggested, walk down the tree of earlier trials;
+2. expansion: enter a child that no trial has visited;
+3. simulation: go on to a leaf, and let the objective train and score the trial;
 4. backpropagation: once finished, the trial's reward counts for every node on its path.
+
+With the surrogate (the default) selection and simulation are one: see `optuna_kd.samplers.surrogate`. With a rule
+such as UCT the walk goes by the visits and rewards of the children alone, and below the tree by chance.
 """
 
 from __future__ import annotations
@@ -35,24 +38,27 @@ _MAX_GUIDES = 4  # studies that one sampler remembers at a time
 
 
 class MCTSSampler(BaseSampler):
-    """Sampler that treats a search space as a tree and walks it by upper confidence bounds (Auto-KD, eq. 2).
+    """Sampler for conditional search spaces: a tree search guided by a surrogate, or the paper's UCT (eq. 2).
 
-    Categorical parameters branch into their choices, short integer ranges and grids into their values, longer
-    and continuous ranges into intervals (in log space where asked for); an interval visited often is searched
-    by halves. Conditional parameters need no declaration: the tree follows what the objective suggests.
+    By default each trial follows the best of many walks simulated down the tree, with a Gaussian process over
+    whole paths in place of the objective. It shares evidence between branches that use the same option, and tells
+    branches apart where that explains more. Paper: upper confidence bounds of the visits of each node; that is
+    ``selection="uct"``, which needs more trials for the same result (`benchmarks/sampler_gauge.py`).
+
+    Conditional parameters need no declaration: the tree follows what the objective suggests. With UCT, longer and
+    continuous ranges branch into intervals, and an interval visited often is searched by halves.
 
     All state comes from the study's storage: any process that opens the study goes on where the last one
-    stopped, and each draw depends only on the seed, the trial number and the parameter's name. Parallel
-    workers may share a seed; unfinished trials count as visits that earned what their branch earns on
-    average (as in WU-UCT, Liu et al. 2020), so that workers spread. Failed and pruned trials count too;
-    see `optuna_kd.samplers.evidence`.
+    stopped, and each suggestion depends only on the seed, the trial number and the trials in the storage. Parallel
+    workers may share a seed; unfinished trials count as if they had earned what is expected of them, so that
+    workers spread. Failed and pruned trials count too; see `optuna_kd.samplers.evidence`.
 
-    As long as a choice has children below which something is untried, the others are not entered: in a space
-    of choices and short ranges no combination is repeated before all that are known have been tried.
+    In a space of choices and short ranges nothing is repeated before all that is known has been tried.
 
     Args:
         seed: Seed of all draws. None: a random one, drawn when the sampler is made.
-        selection: Name of a registered selection rule, or a rule, e.g. ``UCT(exploration=1.0)``.
+        selection: "surrogate", "uct", or e.g. ``SurrogateSearch(startup_trials=8)``, ``UCT(exploration=1.0)``, or
+            a rule of your own.
 
     Raises:
         UnknownNameError: For an unknown name of a rule.
@@ -67,7 +73,7 @@ class MCTSSampler(BaseSampler):
         >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
         >>> study = optuna.create_study(direction="maximize", sampler=MCTSSampler(seed=0))
         >>> study.optimize(objective, n_trials=20)
-        >>> study.best_params["distance"]
+        >>> study.sampler.recommend(study).params["distance"]
         'kl'
     """
 

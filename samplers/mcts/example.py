@@ -21,4 +21,5 @@ if __name__ == "__main__":
     mcts = optunahub.load_local_module("samplers/mcts", registry_root=str(repository))
     study = optuna.create_study(direction="maximize", sampler=mcts.MCTSSampler(seed=0))
     study.optimize(objective, n_trials=50)
-    print(f"best value {study.best_value:.3f} with {study.best_params}")
+    recommended = study.sampler.recommend(study)
+    print(f"best value {study.best_value:.3f}; to trust: {recommended.params}")
