@@ -157,7 +157,7 @@ class Grid:
 
     def internal(self, position: float) -> float:
         """Map a position to the nearest value."""
-        return self.value(float(self._indices(np.array([position]))[0]))
+        return self.value(int(self._indices(np.array([position]))[0]))  # exact for large integers too
 
     def nearest(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
         """Give the nearest positions that exist."""

@@ -49,7 +49,8 @@ class MCTSSampler(BaseSampler):
     continuous ranges branch into intervals, and an interval visited often is searched by halves.
 
     All state comes from the study's storage: any process that opens the study goes on where the last one
-    stopped, and each suggestion depends only on the seed, the trial number and the trials in the storage. Parallel
+    stopped, and the plan of a trial, made when its first parameter is asked for, depends only on the seed, the trial
+    number and the trials in the storage. Parallel
     workers may share a seed; unfinished trials count as if they had earned what is expected of them, so that
     workers spread. Failed and pruned trials count too; see `optuna_kd.samplers.evidence`.
 

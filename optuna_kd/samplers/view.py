@@ -25,7 +25,7 @@ class StudyView:
         finished, running: Trees of their paths.
         log: The paths of the finished trials, in the order in which they came.
         structure: Which parameter follows which.
-        distributions: One of each parameter.
+        distributions: Of each parameter, that of the latest trial.
         evidence: What the finished trials earned.
         unfinished: The running trials, without the current one.
         generation: How often all was read from the start.
@@ -43,6 +43,7 @@ class StudyView:
         self.log = PathLog(Slots())
         self.structure = Structure(self.log)
         self.distributions: dict[str, BaseDistribution] = {}
+        self._described_by: dict[str, int] = {}
         self.unfinished: list[FrozenTrial] = []
         self._direction = direction
         self.evidence = Evidence(maximize=direction is StudyDirection.MAXIMIZE)
@@ -103,7 +104,9 @@ class StudyView:
         for trial in new:
             self._known[trial.number] = trial.datetime_start
             self.evidence.add(trial)
-            self.distributions.update(trial.distributions)
+            for name, distribution in trial.distributions.items():
+                if trial.number >= self._described_by.get(name, 0):
+                    self.distributions[name], self._described_by[name] = distribution, trial.number
             path = path_of(trial)
             ended = trial.state is TrialState.COMPLETE
             self.finished.add(trial.number, path, ended=ended)

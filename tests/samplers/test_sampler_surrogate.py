@@ -16,6 +16,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from optuna_kd.samplers import MCTSSampler
+from optuna_kd.samplers._compat import fixed_by
 from optuna_kd.samplers.surrogate import guide
 
 Objective = Callable[[optuna.Trial], float]
@@ -483,3 +484,41 @@ def test_several_objectives_are_refused_everywhere(use: str) -> None:
     study.add_trial(optuna.create_trial(values=[0.0, 1.0]))
     with pytest.raises(ValueError, match=r"2 objectives.*NSGAIISampler"):
         getattr(MCTSSampler(), use)(study)
+
+
+def test_the_parameters_that_a_partial_fixed_sampler_fixes_can_be_read() -> None:
+    around = optuna.samplers.PartialFixedSampler({"a": 1}, MCTSSampler(seed=0))
+    assert fixed_by(around) == {"a": 1}
+    assert fixed_by(MCTSSampler(seed=0)) == {}
+
+
+@pytest.mark.filterwarnings("ignore:Fixed parameter:UserWarning")
+@pytest.mark.parametrize("far", [1e9, 1e160, math.inf])
+def test_a_value_enqueued_from_far_outside_its_range_does_not_spoil_the_study(far: float) -> None:
+    study = make_study()
+    study.enqueue_trial({"x": far})
+    study.optimize(lambda trial: -abs(min(trial.suggest_float("x", 0, 1), 2) - 0.3), n_trials=25)
+    assert abs(study.sampler.recommend(study).params["x"] - 0.3) < 0.05  # type: ignore[attr-defined]
+
+
+@pytest.mark.filterwarnings("ignore:Fixed parameter:UserWarning")
+def test_an_enqueued_infinity_for_an_integer_fails_its_own_trial_at_most() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        return trial.suggest_float("x", 0, 1) + trial.suggest_int("n", 0, 9)
+
+    study = make_study()
+    study.optimize(objective, n_trials=6)
+    study.enqueue_trial({"n": math.inf})
+    study.optimize(objective, n_trials=4, catch=(OverflowError,))
+    assert study.trials[-1].state is TrialState.COMPLETE
+
+
+def test_integers_beyond_the_exact_floats_stay_on_their_grid() -> None:
+    suggested: list[int] = []  # the storage keeps floats
+
+    def objective(trial: optuna.Trial) -> float:
+        suggested.append(trial.suggest_int("c", -7, 2**60 + 1, step=3))
+        return float(suggested[-1])
+
+    make_study().optimize(objective, n_trials=12)
+    assert all((value + 7) % 3 == 0 for value in suggested)

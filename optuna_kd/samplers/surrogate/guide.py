@@ -12,6 +12,7 @@ import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from optuna_kd.samplers._compat import fixed_by
 from optuna_kd.samplers.domains import Choices, Domain, domain_of
 from optuna_kd.samplers.notices import Notices
 from optuna_kd.samplers.outline import outline
@@ -249,16 +250,20 @@ def _range(domain: Domain) -> str:
 
 def _pinned(study: Study, trial: FrozenTrial, view: StudyView, taken: set[str]) -> dict[int, float]:
     """Find parameters to come that others decide: the queue, or a PartialFixedSampler; positions by slot."""
-    decided = {**getattr(study.sampler, "_fixed_params", {}), **trial.system_attrs.get("fixed_params", {})}
+    decided = {**fixed_by(study.sampler), **trial.system_attrs.get("fixed_params", {})}
     pinned = {}
     for name, value in decided.items():
         distribution = view.distributions.get(name)
         if name in taken or distribution is None:
             continue
-        try:
-            internal = distribution.to_internal_repr(value)
-        except (TypeError, ValueError):  # not a value of this parameter; Optuna warns when it is asked for
-            continue
         domain = domain_of(distribution)
-        pinned[view.log.slots.columns[name]] = domain.position(domain.coordinate(internal))
+        try:
+            position = domain.position(domain.coordinate(distribution.to_internal_repr(value)))
+        except (
+            OverflowError,
+            TypeError,
+            ValueError,
+        ):  # not a value of this parameter; Optuna warns when it is asked for
+            continue
+        pinned[view.log.slots.columns[name]] = position
     return pinned

@@ -42,10 +42,10 @@ class Slot:
         return isinstance(self.domain, Choices)
 
     def scaled(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Map positions to [0, 1] over everything seen."""
+        """Map positions to [0, 1] over all domains seen; a value enqueued from outside of them to the nearest end."""
         # In halves, because the width of the widest ranges overflows.
         width = self.high / 2 - self.low / 2
-        return (positions / 2 - self.low / 2) / width if width > 0 else positions * 0.0
+        return np.clip((positions / 2 - self.low / 2) / width, 0, 1) if width > 0 else positions * 0.0
 
 
 class Slots(list[Slot]):
