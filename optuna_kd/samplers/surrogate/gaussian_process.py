@@ -4,8 +4,11 @@ The covariance of two paths, with κ_p = 1 for the same choice of parameter p, a
 numbers, and 0 where one of the paths has no such parameter:
 
     constant + main · Σ_p r_p κ_p + pair · Σ_{p<q} r_p κ_p r_q κ_q + prefix · Σ_d decay^d [same branch to depth d]
+    + full · exp(-Σ_p r_p δ_p / reach)
+    + bowl² · b b'
 
-plus bowl² · b b', with b how far the numbers of a path are from the middles of their ranges. The mean is -bowl · b:
+with δ_p = 1 - κ_p, or 1 where only one of the paths has the parameter, for whole recipes can be good as their parts
+do not explain; and b how far the numbers of a path are from the middles of their ranges. The mean is -bowl · b:
 people choose ranges around what they expect to be good, and without that the process, most uncertain in the corners
 of a space, spends its first trials there.
 
@@ -44,6 +47,8 @@ _PRIORS: Priors = {
     "prefix": (np.log(0.06), 1.5),
     "noise": (np.log(0.1), 1.0),
     "decay": (1.4, 0.7),
+    "full": (np.log(0.4), 1.0),
+    "reach": (np.log(1.5), 0.5),
     "relevance": (0.0, 0.4),
     "length": (np.log(0.25), 0.5),
 }
@@ -64,7 +69,7 @@ _KINDS: tuple[Priors, ...] = (
         "decay": (0.6, 0.4),
     },
 )
-_SCALARS = ("main", "pair", "prefix", "noise", "decay")
+_SCALARS = ("main", "pair", "prefix", "noise", "decay", "full", "reach")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,8 @@ class Kernel:
         prefix: Of the first term of the third.
         decay: By how much the prefix term shrinks from one depth to the next; in (0, 1).
         noise: Variance of one observation.
+        full: Variance of the term that looks at whole recipes.
+        reach: In how many differing parameters it falls by a factor e.
         relevance: r_p; [slots].
         length: Length scale of each ordered parameter, in ranges; [slots].
     """
@@ -116,6 +123,8 @@ class Kernel:
     prefix: float
     decay: float
     noise: float
+    full: float
+    reach: float
     relevance: Array
     length: Array
 
@@ -124,7 +133,7 @@ class Kernel:
         """The kernel before any evidence: the middle of the priors."""
         middle = {name: float(np.exp(mean)) for name, (mean, _) in _PRIORS.items()}
         return cls(
-            **{name: middle[name] for name in ("main", "pair", "prefix", "noise")},
+            **{name: middle[name] for name in ("main", "pair", "prefix", "noise", "full", "reach")},
             decay=float(expit(_PRIORS["decay"][0])),
             relevance=np.full(slots, middle["relevance"]),
             length=np.full(slots, middle["length"]),
@@ -137,7 +146,12 @@ class Kernel:
         weights = self.decay ** np.arange(paths.branches.shape[1])
         prefix = self.prefix * ((paths.branches != 0) @ weights)
         return (
-            _CONSTANT + self.main * total + self.pair * (total**2 - squares) / 2 + prefix + (_BOWL * paths.bowl()) ** 2
+            _CONSTANT
+            + self.full
+            + self.main * total
+            + self.pair * (total**2 - squares) / 2
+            + prefix
+            + (_BOWL * paths.bowl()) ** 2
         )
 
     def against(self, paths: Inputs) -> Covariance:
@@ -169,6 +183,7 @@ class Covariance:
                     columns.append(np.concatenate([relevance * same, relevance**2 * same]))
         self._shared_choices = np.array(columns).reshape(len(columns), 2 * len(fixed))
         self._places = np.where(np.isnan(fixed.values[:, self._ordered]), -_FAR, fixed.values[:, self._ordered])
+        self._active = ~np.isnan(fixed.values)
         self._bowl = _BOWL**2 * fixed.bowl()
         # Each branch of the fixed paths, one path that takes it, and how deep any two paths go together.
         there = fixed.branches != 0
@@ -201,10 +216,17 @@ class Covariance:
             total += similar[which]
             similar *= similar
             squares += similar[which]
+        active = ~np.isnan(paths.values)
+        shared = (active * kernel.relevance) @ self._active.T
+        alike = total - (active @ kernel.relevance)[:, None] - (self._active @ kernel.relevance)[None, :] + shared
+        alike /= kernel.reach
+        np.exp(alike, out=alike)
         covariance = total * total
         covariance -= squares
         covariance *= kernel.pair / 2
         covariance += kernel.main * total
+        alike *= kernel.full
+        covariance += alike
         covariance += _CONSTANT
         covariance += np.outer(paths.bowl(), self._bowl)
         if len(self._branches) and paths.branches.shape[1]:
@@ -284,6 +306,8 @@ class _Likelihood:
         branches = seen.branches.T
         self.shared = (branches[:, :, None] == branches[:, None, :]) & (branches[:, :, None] != 0)
         self.shared = self.shared.reshape(len(branches), count * count).astype(float)
+        active = ~np.isnan(seen.values.T)
+        self.either = (active[:, :, None] | active[:, None, :]).reshape(slots, count * count).astype(float)
         self.depths = np.arange(len(branches))
         self.names = [*_SCALARS, *["relevance"] * slots, *["length"] * len(self.ordered)]
         self.use(_PRIORS)
@@ -298,10 +322,11 @@ class _Likelihood:
         return float(best.fun + np.log(self.spread).sum()), best.x if np.isfinite(best.fun) else self.middle
 
     def kernel(self, logs: Array) -> Kernel:
-        main, pair, prefix, noise = np.exp(logs[:4]).tolist()
+        main, pair, prefix, noise, _, full, reach = np.exp(logs[: len(_SCALARS)]).tolist()
         length = np.ones(self.slots)
-        length[self.ordered] = np.exp(logs[5 + self.slots :])
-        return Kernel(main, pair, prefix, float(expit(logs[4])), noise, np.exp(logs[5 : 5 + self.slots]), length)
+        length[self.ordered] = np.exp(logs[len(_SCALARS) + self.slots :])
+        relevance = np.exp(logs[len(_SCALARS) : len(_SCALARS) + self.slots])
+        return Kernel(main, pair, prefix, float(expit(logs[4])), noise, full, reach, relevance, length)
 
     def __call__(self, logs: Array) -> tuple[float, Array]:
         k, count = self.kernel(logs), self.count
@@ -313,9 +338,12 @@ class _Likelihood:
         total = (k.relevance @ flat).reshape(count, count)
         pairs = (total**2 - (k.relevance**2 @ flat**2).reshape(count, count)) / 2
         decays = k.decay**self.depths
+        apart = (k.relevance @ (self.either - flat)).reshape(count, count) / k.reach
+        whole = k.full * np.exp(-apart)
         matrix = (
             self.constant + k.main * total + k.pair * pairs + k.prefix * (decays @ self.shared).reshape(count, count)
         )
+        matrix += whole
         matrix[np.diag_indices(count)] += k.noise + _JITTER
         try:
             factor = cho_factor(matrix, lower=True, check_finite=False)
@@ -333,13 +361,21 @@ class _Likelihood:
         gradient[1] = k.pair * (by_matrix * pairs).sum()
         gradient[2] = k.prefix * (decays @ by_depth)
         gradient[3] = k.noise * np.trace(by_matrix)
+        by_whole = by_matrix * whole
+        gradient[5] = by_whole.sum()
+        gradient[6] = (by_whole * apart).sum()
         gradient[4] = k.prefix * (1 - k.decay) * ((self.depths * decays) @ by_depth)
         alone, crossed, squared = flat @ by_matrix.ravel(), flat @ by_total.ravel(), flat**2 @ by_matrix.ravel()
-        gradient[5 : 5 + self.slots] = k.relevance * (k.main * alone + k.pair * (crossed - k.relevance * squared))
+        differing = (self.either - flat) @ by_whole.ravel() / k.reach
+        first = len(_SCALARS)
+        gradient[first : first + self.slots] = k.relevance * (
+            k.main * alone + k.pair * (crossed - k.relevance * squared) - differing
+        )
         for index, slot in enumerate(self.ordered):
             relevance = k.relevance[slot]
             by_similar = k.main * by_matrix + k.pair * (by_total - relevance * by_matrix * similar[slot])
-            gradient[5 + self.slots + index] = relevance * (by_similar * slopes[slot]).sum()
+            by_similar += by_whole / k.reach
+            gradient[first + self.slots + index] = relevance * (by_similar * slopes[slot]).sum()
         away = (logs - self.middle) / self.spread
         return loss + 0.5 * away @ away, gradient + away / self.spread
 

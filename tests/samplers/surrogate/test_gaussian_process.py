@@ -34,7 +34,14 @@ def inputs(study: optuna.Study, view_of: ViewOf) -> Inputs:
 def some_kernel(slots: int, seed: int = 0) -> Kernel:
     rng = np.random.default_rng(seed)
     weights = rng.uniform(0.1, 1.0, 4).tolist()
-    return Kernel(*weights, noise=0.3, relevance=rng.uniform(0.5, 2, slots), length=rng.uniform(0.2, 1, slots))
+    return Kernel(
+        *weights,
+        noise=0.3,
+        full=0.6,
+        reach=1.3,
+        relevance=rng.uniform(0.5, 2, slots),
+        length=rng.uniform(0.2, 1, slots),
+    )
 
 
 def rows(inputs: Inputs, start: int, stop: int) -> Inputs:
@@ -43,9 +50,10 @@ def rows(inputs: Inputs, start: int, stop: int) -> Inputs:
 
 def by_hand(kernel: Kernel, names: list[str], one: FrozenTrial, other: FrozenTrial) -> float:
     """The covariance as the module's first lines define it, from the trials themselves."""
-    similarities = []
+    similarities, apart = [], 0.0
     for index, name in enumerate(names):
         if name not in one.params or name not in other.params:
+            apart += kernel.relevance[index] * ((name in one.params) != (name in other.params))
             continue
         mine, theirs, distribution = one.params[name], other.params[name], one.distributions[name]
         if isinstance(distribution, CategoricalDistribution):
@@ -57,7 +65,9 @@ def by_hand(kernel: Kernel, names: list[str], one: FrozenTrial, other: FrozenTri
             d = math.sqrt(5) * abs(mine - theirs) / (high - low) / kernel.length[index]
             similarity = (1 + d + d * d / 3) * math.exp(-d)
         similarities.append(kernel.relevance[index] * similarity)
-    total = 1.0 + kernel.main * sum(similarities) + 0.25 * bowl(names, one) * bowl(names, other)
+        apart += kernel.relevance[index] * (1 - similarity)
+    total = kernel.full * math.exp(-apart / kernel.reach)
+    total += 1.0 + kernel.main * sum(similarities) + 0.25 * bowl(names, one) * bowl(names, other)
     for index, first in enumerate(similarities):
         for second in similarities[:index]:
             total += kernel.pair * first * second
