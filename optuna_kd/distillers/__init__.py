@@ -1,6 +1,12 @@
 """Distillers: transforms, distances and adapters, composed into named loss terms. No Optuna in here."""
 
-from optuna_kd.distillers import distances, transforms  # registers the operations
+from optuna_kd.distillers import (  # registers the operations
+    distances,
+    transforms,
+    uniads_attention,
+    uniads_distances,
+    uniads_transforms,
+)
 from optuna_kd.distillers.adapters import Adapter
 from optuna_kd.distillers.dead_terms import DeadTermError, find_dead_terms
 from optuna_kd.distillers.distances import renyi_entropy
@@ -14,12 +20,14 @@ from optuna_kd.distillers.operations import (
     distance,
     transform,
 )
-from optuna_kd.distillers.probe import probe_cells
+from optuna_kd.distillers.probe import UNIADS_DISTANCES, UNIADS_TRANSFORMS, probe_cells, probe_points
 from optuna_kd.distillers.terms import InvalidChainError, Term, build_term
 
 __all__ = [
     "DISTANCES",
     "TRANSFORMS",
+    "UNIADS_DISTANCES",
+    "UNIADS_TRANSFORMS",
     "Adapter",
     "DeadTermError",
     "DistanceInfo",
@@ -33,7 +41,11 @@ __all__ = [
     "distances",
     "find_dead_terms",
     "probe_cells",
+    "probe_points",
     "renyi_entropy",
     "transform",
     "transforms",
+    "uniads_attention",
+    "uniads_distances",
+    "uniads_transforms",
 ]

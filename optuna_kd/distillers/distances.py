@@ -16,13 +16,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from optuna_kd.distillers.numerics import (
+    Axis,
     full_precision,
     gram,
+    kl_probabilities,
     kl_rows,
     log2_purity,
     log2_spectrum,
     pearson_rows,
     promote,
+    rows_along,
     still_where_constant,
     unit,
 )
@@ -81,10 +84,17 @@ def _gram_rows(x: Tensor) -> Tensor:
     takes=("map", "rows", "matrix"),
     knowledge=_ALL,
     uses_temperature=True,
+    knows_probabilities=True,
     source="Hinton et al. 2015; on rows Auto-KD, supplement eqs. 2 and 4",
 )
-def kl(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
-    """Compute τ²·KL(teacher ‖ student) of the softmax of each row; of maps, over the channels."""
+def kl(student: Tensor, teacher: Tensor, *, temperature: float, probabilities_over: Axis | None) -> Tensor:
+    """Compute τ²·KL(teacher ‖ student) of the softmax of each row; of maps, over the channels.
+
+    What a transform has turned into probabilities already is compared as it is, along their axis.
+    """
+    if probabilities_over is not None:
+        rows_s, rows_t = (rows_along(x, probabilities_over) for x in (student, teacher))
+        return kl_probabilities(rows_s, rows_t, temperature)
     return kl_rows(student, teacher, temperature, dim=1 if student.dim() == 4 else -1)
 
 

@@ -191,7 +191,7 @@ class Distiller(nn.Module):
         if knowledge == "features":
             check_size(term, self._adapter(layer, seed).aligned_shape)
         else:
-            if term.distance.needs_equal_width:
+            if term.needs_equal_width:
                 self._adapter(layer, seed)
             check_size(term, self.teacher_shapes[layer][:1])
 
@@ -210,7 +210,7 @@ class Distiller(nn.Module):
         if term.config.knowledge != "logits":
             key = str(term.config.layer % len(self.student_shapes))
             use_map = term.config.knowledge == "features"
-            if use_map or term.distance.needs_equal_width:
+            if use_map or term.needs_equal_width:
                 if key not in aligned:  # once a step, for batch normalisation's sake too
                     aligned[key] = self.adapters[key](of_student, of_teacher)
                 # Pooling and a 1×1 convolution commute with the global average: the embedding of the adapted

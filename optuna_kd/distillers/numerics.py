@@ -6,12 +6,14 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 EPS = 1e-12
+#: What [N, C, H, W] and [N, D] can be read along: samples, channels (or D), positions.
+Axis = Literal["N", "C", "HW"]
 R = TypeVar("R")
 
 
@@ -50,21 +52,31 @@ def on_knowledge(function: Callable[..., R]) -> Callable[..., R]:
     return wrapped
 
 
-def unit(x: Tensor, dim: int = -1) -> Tensor:
-    """Scale vectors to length 1: x / max(‖x‖₂, 1e-12), with gradient zero where the floor holds.
+def unit(x: Tensor, dim: int = -1, order: int = 2) -> Tensor:
+    """Scale vectors to length 1: x / max(‖x‖, 1e-12), with gradient zero where the floor holds.
 
     Args:
         x: Vectors along `dim`, of any finite size: they are divided by their largest entry first, so that
             neither 1e-30 nor 1e30 leaves the range of float32 when squared.
         dim: Axis of the vectors.
+        order: 2 for Euclid's norm, 1 for the sum of the absolute values.
     """
     scaled = x / x.detach().abs().amax(dim, keepdim=True).clamp_min(EPS)
     # The largest entry is 1 unless it lies under the floor, so this norm is at least 1 exactly where
     # max(‖x‖, 1e-12) is ‖x‖.
-    norm = torch.linalg.vector_norm(scaled, dim=dim, keepdim=True)
+    norm = torch.linalg.vector_norm(scaled, order, dim=dim, keepdim=True)
     # Under the floor the literal gradient is 1e12 in a direction that means nothing; one dead channel would
     # end the training.
     return torch.where(norm >= 1, scaled / torch.where(norm >= 1, norm, 1), scaled.detach())
+
+
+def centred_unit(rows: Tensor) -> Tensor:
+    """Centre vectors along the last axis and scale them to length 1: their inner products are Pearson's ρ.
+
+    Vectors whose entries are all equal give zero, without gradient: what rounding leaves of them means nothing.
+    """
+    constant = (rows == rows[..., :1]).all(-1, keepdim=True)
+    return unit(torch.where(constant, 0, rows - rows.mean(-1, keepdim=True)))
 
 
 def still_where_constant(x: Tensor) -> Tensor:
@@ -73,6 +85,35 @@ def still_where_constant(x: Tensor) -> Tensor:
     Dividing by their deviation, which is 0, would give them a gradient of about 1 / ε instead.
     """
     return torch.where((x == x[..., :1]).all(-1, keepdim=True), x.detach(), x)
+
+
+def rows_along(x: Tensor, axis: Axis) -> Tensor:
+    """Put one axis of [N, C, H, W], [B, R, D] or [N, D] last; positions are flattened.
+
+    Args:
+        x: Rows [B, R, D] have only the axis `"C"`, which is D.
+        axis: The axis.
+    """
+    if axis == "HW":
+        return x.flatten(2)
+    return x.movedim(0 if axis == "N" else _channels(x), -1)
+
+
+def softmax_along(x: Tensor, axis: Axis) -> Tensor:
+    """Compute the softmax along an axis of [N, C, H, W], [B, R, D] (of D) or [N, D]; keeps the shape."""
+    if axis == "HW":
+        return torch.softmax(x.flatten(2), -1).view_as(x)
+    return torch.softmax(x, 0 if axis == "N" else _channels(x))
+
+
+def _channels(x: Tensor) -> int:
+    return -1 if x.dim() == 3 else 1
+
+
+def log_probabilities(rows: Tensor) -> Tensor:
+    """Give the logarithm of probabilities along the last axis, after adding 1e-8: underflow stays finite."""
+    rows = rows + 1e-8
+    return torch.log(rows / rows.sum(-1, keepdim=True))
 
 
 def gram(rows: Tensor) -> Tensor:
@@ -99,6 +140,12 @@ def kl_rows(student: Tensor, teacher: Tensor, temperature: float, dim: int = -1)
     p_t = log_t.exp()
     pointwise = torch.where(p_t > 0, p_t * (log_t - log_s), 0)
     return temperature**2 * pointwise.sum(dim).mean()
+
+
+def kl_probabilities(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Compute τ²·KL(teacher ‖ student) of probabilities along the last axis, averaged over all rows."""
+    log_s, log_t = log_probabilities(student), log_probabilities(teacher)
+    return temperature**2 * (log_t.exp() * (log_t - log_s)).sum(-1).mean()
 
 
 def pearson_rows(a: Tensor, b: Tensor, dim: int, eps: float = 1e-8) -> Tensor:

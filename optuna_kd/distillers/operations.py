@@ -10,12 +10,12 @@ from typing import Literal, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from optuna_kd.distillers.numerics import on_knowledge
+from optuna_kd.distillers.numerics import Axis, on_knowledge
 from optuna_kd.recipe import Scalar
 from optuna_kd.registry import Registry, suggest_name
 
 Form = Literal["map", "rows", "matrix"]
-Stage = Literal["global", "intra", "inter", "logit"]
+Stage = Literal["global", "intra", "inter", "logit", "any"]
 Pairs = list[tuple[Tensor, Tensor]]
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -35,7 +35,15 @@ class TransformFunction(Protocol):
 class DistanceFunction(Protocol):
     """Compares both sides: `(student, teacher, temperature=..., **options) -> 0-dim tensor`."""
 
-    def __call__(self, student: Tensor, teacher: Tensor, *, temperature: float = 1.0, **options: Scalar) -> Tensor:
+    def __call__(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        *,
+        temperature: float = 1.0,
+        probabilities_over: Axis | None = None,
+        **options: Scalar,
+    ) -> Tensor:
         """Give the distance."""
 
 
@@ -128,15 +136,21 @@ class TransformInfo(OperationInfo):
         function: `(student, teacher, generator=..., **options)` to a list of pairs; usually one. The losses
             of several pairs are averaged with equal weight.
         gives: Form of its result; None keeps the form.
-        stage: Place in the tree of the search space: `"global"`, `"intra"`, `"inter"` (feature maps) or
-            `"logit"`.
+        stage: Place in the tree of Auto-KD's search space: `"global"`, `"intra"`, `"inter"` (feature maps) or
+            `"logit"`; `"any"` for the transforms of UniADS, which have no order.
         random: Whether it draws from the generator.
+        uses_temperature: Whether τ changes it. A term with such a transform is multiplied by τ², once.
+        probabilities_over: Axis along which its results are probabilities; None if they are none.
+        needs_equal_width: Whether [N, D] of both sides must have the same D.
     """
 
     function: TransformFunction = field(kw_only=True)
     gives: Form | None = field(kw_only=True)
     stage: Stage = field(kw_only=True)
     random: bool = field(default=False, kw_only=True)
+    uses_temperature: bool = field(default=False, kw_only=True)
+    probabilities_over: Axis | None = field(default=None, kw_only=True)
+    needs_equal_width: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -149,6 +163,8 @@ class DistanceInfo(OperationInfo):
         uses_temperature: Whether τ changes it.
         needs_equal_width: False if both sides may have different numbers of channels or dimensions.
         zero_at_equality: Whether equal knowledge has distance 0.
+        knows_probabilities: Whether it is told the axis of probabilities, as `probabilities_over`, because it
+            takes a softmax of its own, and they must not go through a second one.
     """
 
     function: DistanceFunction = field(kw_only=True)
@@ -156,6 +172,7 @@ class DistanceInfo(OperationInfo):
     uses_temperature: bool = field(default=False, kw_only=True)
     needs_equal_width: bool = field(default=True, kw_only=True)
     zero_at_equality: bool = field(default=True, kw_only=True)
+    knows_probabilities: bool = field(default=False, kw_only=True)
 
 
 TRANSFORMS: Registry[TransformInfo] = Registry("transform")
@@ -170,12 +187,15 @@ def transform(
     source: str,
     gives: Form | None = None,
     random: bool = False,
+    uses_temperature: bool = False,
+    probabilities_over: Axis | None = None,
+    needs_equal_width: bool = False,
     options: Mapping[str, OptionInfo] | None = None,
 ) -> Callable[[Callable[..., Pairs]], TransformFunction]:
     """Register the decorated function as a transform; see `TransformInfo`.
 
     The function gets both sides in full precision with the teacher detached; its docstring's first line is
-    its description. It need not take the generator unless `random`.
+    its description. It need not take the generator unless `random`, nor τ unless `uses_temperature`.
     """
 
     def register(function: Callable[..., Pairs]) -> TransformFunction:
@@ -185,7 +205,9 @@ def transform(
             student: Tensor, teacher: Tensor, *, generator: torch.Generator | None = None, **given: Scalar
         ) -> Pairs:
             check_form(info, student, teacher)
-            extra = {"generator": generator} if random else {}
+            extra: dict[str, object] = {"generator": generator} if random else {}
+            if uses_temperature:  # otherwise the name is free for an option, as in `attention`
+                extra["temperature"] = given.pop("temperature", 1.0)
             return computed(student, teacher, **extra, **info.resolve(given))
 
         info = TransformInfo(
@@ -198,6 +220,9 @@ def transform(
             gives=gives,
             stage=stage,
             random=random,
+            uses_temperature=uses_temperature,
+            probabilities_over=probabilities_over,
+            needs_equal_width=needs_equal_width,
         )
         return TRANSFORMS.add(name, info).function
 
@@ -213,25 +238,36 @@ def distance(
     uses_temperature: bool = False,
     needs_equal_width: bool = True,
     zero_at_equality: bool = True,
+    knows_probabilities: bool = False,
     options: Mapping[str, OptionInfo] | None = None,
 ) -> Callable[[Callable[..., Tensor]], DistanceFunction]:
     """Register the decorated function as a distance; see `DistanceInfo`.
 
     The function gets both sides in full precision with the teacher detached and checked shapes; its
-    docstring's first line is its description. It need not take the temperature unless `uses_temperature`.
+    docstring's first line is its description. It need not take the temperature unless `uses_temperature`, nor
+    the axis of probabilities unless `knows_probabilities`.
     """
 
     def register(function: Callable[..., Tensor]) -> DistanceFunction:
         computed = on_knowledge(function)
 
-        def run(student: Tensor, teacher: Tensor, *, temperature: float = 1.0, **given: Scalar) -> Tensor:
+        def run(
+            student: Tensor,
+            teacher: Tensor,
+            *,
+            temperature: float = 1.0,
+            probabilities_over: Axis | None = None,
+            **given: Scalar,
+        ) -> Tensor:
             check_form(info, student, teacher)
             if needs_equal_width and student.shape != teacher.shape:
                 raise ValueError(
                     f"{name!r} compares knowledge of equal shape; got student {tuple(student.shape)} and "
                     f"teacher {tuple(teacher.shape)}. Align them first (see Adapter)."
                 )
-            extra = {"temperature": temperature} if uses_temperature else {}
+            extra: dict[str, object] = {"temperature": temperature} if uses_temperature else {}
+            if knows_probabilities:
+                extra["probabilities_over"] = probabilities_over
             return computed(student, teacher, **extra, **info.resolve(given))
 
         info = DistanceInfo(
@@ -245,6 +281,7 @@ def distance(
             uses_temperature=uses_temperature,
             needs_equal_width=needs_equal_width,
             zero_at_equality=zero_at_equality,
+            knows_probabilities=knows_probabilities,
         )
         return DISTANCES.add(name, info).function
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from optuna_kd.distillers.numerics import Axis
 from optuna_kd.distillers.operations import DISTANCES, FORMS, TRANSFORMS, DistanceInfo, Form, TransformInfo
 from optuna_kd.recipe import Scalar, TermConfig
 
@@ -39,9 +40,33 @@ class Term:
         """
         pairs = [(student, teacher)]
         for info, options in self.chain:
-            pairs = [new for s, t in pairs for new in info.function(s, t, generator=generator, **options)]
-        losses = [self.distance.function(s, t, temperature=self.config.temperature, **self.options) for s, t in pairs]
-        return torch.stack(losses).mean()
+            softening = {"temperature": self.config.temperature} if info.uses_temperature else {}
+            pairs = [new for s, t in pairs for new in info.function(s, t, generator=generator, **softening, **options)]
+        losses = [
+            self.distance.function(
+                s,
+                t,
+                temperature=self.config.temperature,
+                probabilities_over=self.probabilities_over,
+                **self.options,
+            )
+            for s, t in pairs
+        ]
+        loss = torch.stack(losses).mean()
+        if self.distance.uses_temperature or not any(info.uses_temperature for info, _ in self.chain):
+            return loss
+        # Softening by τ makes gradients smaller by up to τ²; distances that use τ make up for it themselves.
+        return self.config.temperature**2 * loss
+
+    @property
+    def probabilities_over(self) -> Axis | None:
+        """Axis along which the distance gets probabilities. Only the last transform decides: it may undo them."""
+        return self.chain[-1][0].probabilities_over if self.chain else None
+
+    @property
+    def needs_equal_width(self) -> bool:
+        """Whether embeddings of both sides must have the same length."""
+        return self.distance.needs_equal_width or any(info.needs_equal_width for info, _ in self.chain)
 
     @property
     def random(self) -> bool:
@@ -114,3 +139,16 @@ def _check_forms(term: Term) -> None:
             )
         if isinstance(info, TransformInfo):
             form, giver = info.gives or form, repr(info.name)
+    _check_temperature(term)
+
+
+def _check_temperature(term: Term) -> None:
+    """Refuse to soften twice in a row: a second softmax is nearly flat, whatever the first one gave."""
+    last = term.chain[-1][0] if term.chain else None
+    if last is None or not (last.uses_temperature and term.distance.uses_temperature):
+        return
+    if last.probabilities_over is None or not term.distance.knows_probabilities:
+        raise InvalidChainError(
+            f"In the term {term.name!r} ({term}) both the transform {last.name!r} and the distance "
+            f"{term.distance.name!r} divide by the temperature: leave the transform out."
+        )

@@ -63,36 +63,60 @@ def _attention_map(x: Tensor) -> Tensor:
 
 @transform(
     "mask",
-    takes=("map",),
+    takes=("map", "matrix"),
     stage="global",
     random=True,
-    source="Auto-KD, Table 1 and Fig. 3 (Mask-C, Mask-H×W)",
+    needs_equal_width=True,
+    source="Auto-KD, Table 1 and Fig. 3 (Mask-C, Mask-H×W); UniADS, Table 1",
     options={"kind": _KIND, "ratio": OptionInfo(0.5, "share that is removed", minimum=0, below=1)},
 )
 def mask(student: Tensor, teacher: Tensor, *, generator: torch.Generator | None, kind: str, ratio: float) -> Pairs:
     """Set the same random share of positions (or channels) of both sides to zero, afresh at each call.
 
-    What stays is not rescaled. Paper: λ is not given. Here: 0.5.
+    What stays is not rescaled. [N, D] loses single entries, whatever the kind. Paper: λ is not given. Here: 0.5.
     """
-    if generator is None:
-        raise ValueError("'mask' draws at random: pass generator=torch.Generator(), so that runs can be repeated.")
-    _check_shared("mask", student, teacher, kind)
-    n, c, h, w = student.shape
-    shape = (n, 1, h, w) if kind == "spatial" else (n, c, 1, 1)
-    # Drawn where the generator lives: one on the CPU gives the same masks on every device.
-    drawn = torch.rand(shape, generator=generator, device=generator.device)
-    keep = (drawn >= ratio).to(student.device, student.dtype)
+    keep = draw_shared("mask", student, teacher, generator, kind, ratio)
     return [(student * keep, teacher * keep)]
 
 
+def draw_shared(
+    name: str, student: Tensor, teacher: Tensor, generator: torch.Generator | None, kind: str, ratio: float
+) -> Tensor:
+    """Draw which entries both sides keep: 1 with probability 1 − `ratio`, else 0.
+
+    Args:
+        name: The transform that asks, for error messages.
+        student: [N, C, H, W] or [N, D].
+        teacher: The same.
+        generator: Source of the draw.
+        kind: Of maps, what is kept or removed as a whole: `"spatial"` or `"channel"`.
+        ratio: Share that is removed.
+
+    Returns:
+        [N, 1, H, W], [N, C, 1, 1] or [N, D].
+    """
+    if generator is None:
+        raise ValueError(f"{name!r} draws at random: pass generator=torch.Generator(), so that runs can be repeated.")
+    _check_shared(name, student, teacher, kind)
+    shape = student.shape
+    if student.dim() == 4:
+        n, c, h, w = shape
+        shape = torch.Size((n, 1, h, w) if kind == "spatial" else (n, c, 1, 1))
+    # Drawn where the generator lives: one on the CPU gives the same masks on every device.
+    drawn = torch.rand(shape, generator=generator, device=generator.device)
+    return (drawn >= ratio).to(student.device, student.dtype)
+
+
 def _check_shared(name: str, student: Tensor, teacher: Tensor, kind: str) -> None:
-    """Refuse two maps that one map over positions (or channels) cannot cover."""
-    of_student, of_teacher = ((x.shape[2:] if kind == "spatial" else x.shape[1:2]) for x in (student, teacher))
-    if of_student != of_teacher:
-        what = "map sizes" if kind == "spatial" else "numbers of channels"
+    """Refuse two sides that one map over positions (or channels, or entries) cannot cover."""
+    if student.dim() == 2:
+        what, sizes = "widths", slice(1, 2)
+    else:
+        what, sizes = ("map sizes", slice(2, 4)) if kind == "spatial" else ("numbers of channels", slice(1, 2))
+    if student.shape[sizes] != teacher.shape[sizes]:
         raise ValueError(
-            f"{name!r} needs equal {what}; got student {tuple(of_student)} and teacher {tuple(of_teacher)}. "
-            "Align them first (see Adapter)."
+            f"{name!r} needs equal {what}; got student {tuple(student.shape[sizes])} and teacher "
+            f"{tuple(teacher.shape[sizes])}. Align them first (see Adapter)."
         )
 
 

@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 
-from optuna_kd.distillers import DeadTermError, Distiller, find_dead_terms, probe_cells
+from optuna_kd.distillers import DeadTermError, Distiller, find_dead_terms, probe_cells, probe_points
 from optuna_kd.models.knowledge import Knowledge
 from optuna_kd.recipe import DistillerConfig, Recipe
 
@@ -120,3 +120,33 @@ def test_cells_that_cannot_be_computed_are_dead_with_their_reason() -> None:
 def test_a_single_channel_kills_what_compares_channels() -> None:
     dead = probe_cells((16, 4, 4), (1, 4, 4))
     assert {cell[2:] for cell in dead if cell[1] == "none"} == {("none", "kl"), ("channel", "gl2")}
+
+
+@pytest.mark.parametrize(("shape", "classes"), [((3, 2, 2), 3), ((16, 4, 4), 10), ((64, 32, 32), 100)])
+def test_no_point_of_uniads_is_dead_from_2x2_maps_three_channels_and_three_classes_on(
+    shape: tuple[int, int, int], classes: int
+) -> None:
+    assert probe_points(shape, shape, classes) == {}
+
+
+def test_two_classes_have_one_difference_and_thus_no_correlation() -> None:
+    dead = probe_points((16, 4, 4), (16, 4, 4), 2)
+    assert {knowledge for knowledge, _, _ in dead} == {"logits"}
+    assert {transform for _, transform, distance in dead if distance == "row_pearson"} >= {"none", "softmax_C"}
+    assert {distance for _, _, distance in dead} == {"row_pearson", "correlation", "cosine"}
+    assert [point for point in dead if point[2] == "cosine"] == [("logits", "scale", "cosine")]  # always (0, 1)
+
+
+def test_flat_maps_kill_what_needs_height() -> None:
+    dead = probe_points((8, 1, 4), (8, 4, 4), 10)
+    assert {transform for _, transform, _ in dead} == {"local", "norm_H"}
+    assert "2x2 patches" in dead["features", "local", "mse"]
+    assert dead["features", "norm_H", "cosine"].startswith("is constant")
+
+
+def test_a_batch_of_one_has_no_relations() -> None:
+    dead = probe_points((8, 4, 4), (8, 4, 4), 10, batch=1)
+    for knowledge in ("features", "embeddings", "logits"):
+        assert (knowledge, "none", "correlation") in dead
+        assert (knowledge, "softmax_N", "mse") in dead
+        assert (knowledge, "none", "mse") not in dead

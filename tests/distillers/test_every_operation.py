@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -32,6 +33,8 @@ def _terms() -> list[Term]:
             points |= {(knowledge, (name,), distance) for distance in ("gl2", "kl", "l2")}
     # Softmax over the single channel of an attention map is constant.
     points -= {("features", ("attention_map",), "kl")}
+    # KL divides by the temperature itself; such a chain is refused.
+    points -= {(knowledge, ("over_tau",), "kl") for knowledge in SHAPES}
     return [
         build_term(TermConfig(knowledge, OpConfig(distance), transforms=tuple(map(OpConfig, chain))))
         for knowledge, chain, distance in sorted(points)
@@ -131,7 +134,9 @@ def test_order_of_the_batch_does_not_matter(term: Term) -> None:
 def test_swapping_height_and_width_does_not_matter(term: Term) -> None:
     student, teacher = draw(term)
     student, teacher = student[..., :6], teacher[..., :6]  # not square
-    turned = loss_of(term, student.mT, teacher.mT)
+    mirrored = {"norm_H": "norm_W", "norm_W": "norm_H"}
+    chain = tuple(OpConfig(mirrored.get(op.name, op.name)) for op in term.config.transforms)
+    turned = loss_of(build_term(dataclasses.replace(term.config, transforms=chain)), student.mT, teacher.mT)
     assert turned.item() == pytest.approx(loss_of(term, student, teacher).item(), rel=1e-9)
 
 
@@ -149,9 +154,10 @@ def test_hard_inputs_never_give_nan(term: Term, dtype: torch.dtype) -> None:
     zero = torch.zeros_like(student)
     one_dead_channel = student.clone()
     one_dead_channel[:, 0] = 0
-    large = 150 * torch.sign(student)
+    size = 100 if "pow2" in str(term) else 150  # a gradient of the order of 150³ leaves the range of float16
+    large = size * torch.sign(student)
     spike = zero.clone()
-    spike[:, 0] = 150
+    spike[:, 0] = size
     # Where the loss ignores the scale, the gradient grows as the scale falls: float16 cannot hold it.
     tiny = student if dtype == torch.float16 else 1e-6 * student
     for s, t in (
@@ -178,7 +184,10 @@ def test_loss_does_not_grow_with_the_batch(term: Term) -> None:
     student, teacher = draw(term)
     once = loss_of(term, student, teacher)
     twice = loss_of(term, torch.cat([student, student]), torch.cat([teacher, teacher]))
-    assert twice.item() == pytest.approx(once.item(), rel=0.5)
+    assert twice.item() <= 1.5 * once.item()
+    # What is normalised over the batch is shared out among more samples.
+    if not str(term).startswith(("norm_N", "softmax_N", "bmm|kl")):
+        assert twice.item() >= 0.5 * once.item()
 
 
 @pytest.mark.parametrize("chain", [(), ("sample",), ("channel",), ("local", "sample"), ("attention_map",)])

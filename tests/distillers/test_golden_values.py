@@ -72,6 +72,24 @@ COUNTERPARTS: dict[str, Loss] = {
     "renyi_entropy_alpha2_teacher": renyi_entropy,
 }
 
+#: The same values by operations of UniADS. A peer's sum over a Gram matrix of C channels is C times the mean.
+C = INPUTS["feat_t"].shape[1]
+OTHER_WAYS: list[tuple[str, Loss]] = [
+    ("kd_tau1", term("softmax_C", "kl", knowledge="logits")),
+    ("kd_tau4", term("softmax_C", "kl", temperature=4, knowledge="logits")),
+    ("kd_pixelwise_tau2", term("softmax_C", "kl", temperature=2)),
+    ("dist_inter_tau1", term("softmax_C", "row_pearson", knowledge="logits")),
+    ("fitnet_mse", term("mse")),
+    ("at_p2", term("attention_map", "mse")),
+    ("sp", term("sample", "bmm", "mse")),
+    ("ickd", term("bmm", "mse", scale=C)),
+    ("ickd", term("channel", "bmm", "mse", scale=C)),
+    ("cwd_tau1", term("softmax_HW", "kl")),
+    ("cwd_tau4", term("softmax_HW", "kl", temperature=4)),
+    ("autokd_sample_gl2", term("sample", "bmm", "mse", scale=N)),
+    ("autokd_channel_batch_l2", term(BATCH_CHANNEL, "cosine", scale=2)),
+]
+
 
 def inputs(case: dict[str, Any], dtype: torch.dtype) -> list[Tensor]:
     return [torch.from_numpy(INPUTS[name]).to(dtype) for name in case["inputs"]]
@@ -93,6 +111,17 @@ def test_value_in_float32(name: str) -> None:
     loss = COUNTERPARTS[name](*inputs(CASES[name], torch.float32))
     assert loss.dtype == torch.float32
     assert loss.item() == expected(CASES[name], "rtol_float32")
+
+
+@pytest.mark.parametrize(("name", "loss"), OTHER_WAYS, ids=[name for name, _ in OTHER_WAYS])
+def test_value_and_gradient_in_another_way(name: str, loss: Loss) -> None:
+    student, *rest = inputs(CASES[name], torch.float64)
+    found = loss(student.requires_grad_(), *rest)
+    found.backward()
+    # Probabilities are compared after 1e-8 has been added to each.
+    assert found.item() == pytest.approx(CASES[name]["expected_float64"]["value"], rel=1e-5)
+    for key in CASES[name].get("student_gradients", ()):
+        np.testing.assert_allclose(student.grad.numpy(), GRADIENTS[key], rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", [name for name in COUNTERPARTS if CASES[name].get("student_gradients")])
