@@ -182,7 +182,7 @@ def test_failed_trials_are_evidence_against_their_branch(selection: Any) -> None
     for n in range(3):
         add(study, {"a": 0, "n": n}, state=TrialState.FAIL, space=AB | {"n": IntDistribution(0, 99)})
         add(study, {"a": 1, "n": n}, 1.0 + n, space=AB | {"n": IntDistribution(0, 99)})
-    assert all(study.ask(A).params["a"] == 1 for _ in range(5))
+    assert all(study.ask(A).params["a"] == 1 for _ in range(3))  # unfinished ones calm the branch they are in
 
 
 def test_a_failed_trial_without_parameters_is_no_evidence(selection: str) -> None:

@@ -8,7 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optuna_kd.samplers.evidence import Evidence
-from optuna_kd.samplers.surrogate.gaussian_process import Inputs, Kernel, Posterior, fit, standardised
+from optuna_kd.samplers.surrogate.kernel import Inputs, Kernel
+from optuna_kd.samplers.surrogate.likelihood import fit
+from optuna_kd.samplers.surrogate.posterior import Posterior
+from optuna_kd.samplers.surrogate.scale import Scale
 from optuna_kd.samplers.surrogate.slots import PathLog, Paths, Slots
 
 _OBSERVATIONS = 256  # in the surrogate at most: its cost grows with their square
@@ -23,36 +26,35 @@ class Belief:
 
     Args:
         slots: The parameters.
-        posterior: Of standardised rewards.
-        mean, deviation: What standardised them.
+        posterior: Of rewards on the scale.
+        scale: Theirs.
         seen: The paths that it rests on, ascending in trial number.
         trials: Their numbers.
-        expected: The posterior mean of each, standardised.
+        expected: The posterior mean of each, on the scale.
     """
 
     slots: Slots
     posterior: Posterior
-    mean: float
-    deviation: float
+    scale: Scale
     seen: Paths
     trials: NDArray[np.int64]
     expected: NDArray[np.float64]
 
     def predict(self, paths: Paths) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Give mean and standard deviation of the noise-free rewards of paths, standardised."""
+        """Give mean and standard deviation of the noise-free rewards of paths, on the scale."""
         return self.posterior(inputs_of(self.slots, paths))
 
     def rewards_of(self, paths: Paths) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Give mean and standard deviation of the noise-free rewards of any number of paths, as rewards."""
+        """Give median and spread of the noise-free rewards of any number of paths, as rewards; see `Scale.back`."""
         pieces = [
             self.predict(paths.take(np.arange(a, min(a + _CHUNK, len(paths))))) for a in range(0, len(paths), _CHUNK)
         ]
         means, deviations = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
-        return self.mean + self.deviation * means, self.deviation * deviations
+        return self.scale.back(means, deviations)
 
     @property
     def noise(self) -> float:
-        """Variance of one observation, standardised."""
+        """Variance of one observation, on the scale."""
         return self.posterior.kernel.noise
 
 
@@ -74,14 +76,15 @@ class Surrogate:
         """
         kernel = self._refitted(log, evidence)
         seen, trials, rewards = _observations(log, evidence.rewards(), np.sort(np.array(log.numbers)))
-        targets, mean, deviation = standardised(rewards)
+        scale = Scale.of(rewards)
+        targets = scale.to(rewards)
         inputs = inputs_of(log.slots, seen)
         posterior = Posterior(kernel, inputs, targets)
         expected = posterior.expected
         if running is not None and len(running):
             theirs = inputs_of(log.slots, running)
             posterior = Posterior(kernel, inputs.joined(theirs), np.concatenate([targets, posterior(theirs)[0]]))
-        return Belief(log.slots, posterior, mean, deviation, seen, trials, expected)
+        return Belief(log.slots, posterior, scale, seen, trials, expected)
 
     def _refitted(self, log: PathLog, evidence: Evidence) -> Kernel:
         """Fit the kernel to the first trials by number, as many as the last step of the schedule allows.
@@ -99,7 +102,7 @@ class Surrogate:
         key = numbers.tolist(), ranges
         if key != self._fitted:
             seen, _, rewards = _observations(log, evidence.of(numbers.tolist()).rewards(), numbers)
-            self._kernel, self._fitted = fit(inputs_of(log.slots, seen), standardised(rewards)[0]), key
+            self._kernel, self._fitted = fit(inputs_of(log.slots, seen), Scale.of(rewards).to(rewards)), key
         return self._kernel
 
 
