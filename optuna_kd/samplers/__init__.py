@@ -2,6 +2,7 @@
 
 from optuna_kd.samplers.mcts import MCTSSampler
 from optuna_kd.samplers.notices import SamplerWarning
+from optuna_kd.samplers.nsga.sampler import UniADSSampler
 from optuna_kd.samplers.selection import SELECTION_RULES, UCT, ChildStatistics, SelectionRule, SurrogateSearch, ucb
 
 __all__ = [
@@ -12,5 +13,6 @@ __all__ = [
     "SamplerWarning",
     "SelectionRule",
     "SurrogateSearch",
+    "UniADSSampler",
     "ucb",
 ]

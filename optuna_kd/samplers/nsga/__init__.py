@@ -1,0 +1,1 @@
+"""UniADS's search: an evolutionary sampler for conditional spaces with several objectives."""
