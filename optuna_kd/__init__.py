@@ -9,12 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from optuna_kd.joint_objective import JointDistillationObjective
     from optuna_kd.objective import DistillationObjective, FunctionObjective
-    from optuna_kd.recipe import ProxyConfig, Recipe, canonical
-    from optuna_kd.runner.main_job import search
+    from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig, canonical
     from optuna_kd.runner.result import SearchResult
+    from optuna_kd.runner.search import search
     from optuna_kd.student import build_distiller, load_student
-    from optuna_kd.study import best_recipe, create_study, load_study, optimize
+    from optuna_kd.study import best_recipe, create_study, front, load_study, optimize
     from optuna_kd.training import DistillResult, ImageClassification, LossRejected, distill
 
 __version__ = "0.1.0"
@@ -24,15 +25,18 @@ __all__ = [
     "DistillationObjective",
     "FunctionObjective",
     "ImageClassification",
+    "JointDistillationObjective",
     "LossRejected",
     "ProxyConfig",
     "Recipe",
     "SearchResult",
+    "StudentConfig",
     "best_recipe",
     "build_distiller",
     "canonical",
     "create_study",
     "distill",
+    "front",
     "load_student",
     "load_study",
     "optimize",
@@ -44,19 +48,22 @@ _HOMES = {
     "DistillationObjective": "objective",
     "FunctionObjective": "objective",
     "ImageClassification": "training",
+    "JointDistillationObjective": "joint_objective",
     "LossRejected": "training",
     "ProxyConfig": "recipe",
     "Recipe": "recipe",
     "SearchResult": "runner.result",
+    "StudentConfig": "recipe",
     "best_recipe": "study",
     "build_distiller": "student",
     "canonical": "recipe",
     "create_study": "study",
     "distill": "training",
+    "front": "study",
     "load_student": "student",
     "load_study": "study",
     "optimize": "study",
-    "search": "runner.main_job",
+    "search": "runner.search",
 }
 
 

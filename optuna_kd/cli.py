@@ -53,7 +53,8 @@ Student = Annotated[
     str | None,
     typer.Option(
         "--student",
-        help="Name of the student network. [default: resnet8x0.125 on digits, else resnet8]",
+        help="Name of the student network; of searched students the family, resnet or wrn. "
+        "[default: resnet8x0.125 on digits, else resnet8]",
         metavar="NAME",
     ),
 ]
@@ -104,6 +105,10 @@ def search(
     teacher: Teacher = None,
     teacher_checkpoint: Checkpoint = None,
     student: Student = None,
+    method: Annotated[
+        str,
+        typer.Option("--method", help="auto-kd: the recipe for one student; uniads: student and recipe together."),
+    ] = "auto-kd",
     trials: Annotated[
         int | None,
         typer.Option("--trials", help="Total of the study, earlier runs included. [default: 60]", min=1),
@@ -120,9 +125,43 @@ def search(
     seed: Seed = 0,
     device: Device = "auto",
     space: Annotated[
-        str, typer.Option("--space", help="auto-kd, auto-kd-extended, feature-only or naive; see `optuna-kd spaces`.")
-    ] = "auto-kd",
-    sampler: Annotated[str, typer.Option("--sampler", help="mcts, uct (the paper's), random, tpe or nsga2.")] = "mcts",
+        str | None,
+        typer.Option(
+            "--space",
+            help="auto-kd, auto-kd-extended, feature-only or naive; see `optuna-kd spaces`. [default: the method's]",
+        ),
+    ] = None,
+    objectives: Annotated[
+        str | None,
+        typer.Option(
+            "--objectives",
+            help="What uniads minimises: cross_entropy or error, and parameters, flops, latency_ms or budget_gap. "
+            "[default: cross_entropy,parameters]",
+            metavar="LIST",
+        ),
+    ] = None,
+    max_params: Annotated[
+        float | None, typer.Option("--max-params", help="uniads: parameters that a student may have.")
+    ] = None,
+    max_flops: Annotated[
+        float | None, typer.Option("--max-flops", help="uniads: floating-point operations for one image.")
+    ] = None,
+    max_latency_ms: Annotated[
+        float | None, typer.Option("--max-latency-ms", help="uniads: for one image on one CPU thread, here.")
+    ] = None,
+    budget_params: Annotated[
+        float | None, typer.Option("--budget-params", help="uniads: parameters, for the objective budget_gap.")
+    ] = None,
+    chain: Annotated[
+        int | None,
+        typer.Option("--chain", help="uniads: transforms of one kind of knowledge. [default: 1]", min=1, max=3),
+    ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            "--sampler", help="mcts, uct (the paper's), uniads, random, tpe or nsga2. [default: the method's]"
+        ),
+    ] = None,
     reward: Annotated[
         str, typer.Option("--reward", help="What a proxy is worth: bounded, paper, ce, ce-l1 or accuracy.")
     ] = "bounded",
@@ -183,12 +222,19 @@ def search(
             max_train=max_train,
             batch_size=batch_size,
             image_size=image_size,
+            method=method,
             trials=trials,
             timeout=timeout,
             workers=workers,
             storage=storage,
             study_name=study_name,
             space=space,
+            objectives=objectives,
+            max_params=max_params,
+            max_flops=max_flops,
+            max_latency_ms=max_latency_ms,
+            budget_params=budget_params,
+            chain=chain,
             sampler=sampler,
             reward=reward,
             temperatures=temperatures,
@@ -205,7 +251,9 @@ def search(
 
 @app.command()
 def distill(
-    recipe: Annotated[Path, typer.Option("--recipe", help="The recipe file of a search.", metavar="FILE")],
+    recipe: Annotated[
+        Path, typer.Option("--recipe", help="The recipe file of a search, or a name (see `spaces`).", metavar="FILE")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder for student, recipe and summary.")] = Path("runs/distill"),
     data: Data = "digits",
     teacher: Teacher = None,

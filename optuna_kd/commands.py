@@ -13,19 +13,23 @@ from rich.console import Console
 from torch import nn
 
 from optuna_kd.data import DataSplits, load_data
-from optuna_kd.models import check_input, create_model, load_weights
-from optuna_kd.objective import dead_cells
-from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig
+from optuna_kd.joint_objective import JointDistillationObjective
+from optuna_kd.models import STUDENTS, check_input, create_model, create_student, load_weights, student_name
+from optuna_kd.objective import DistillationObjective
+from optuna_kd.presets import RECIPES
+from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig, halving_rungs
 from optuna_kd.rewards import REWARDS
 from optuna_kd.runner.estimate import estimate, seconds_per_step
-from optuna_kd.runner.main_job import METHODS, Plan, check_shareable, parse_duration, search
+from optuna_kd.runner.plan import METHODS, Plan, parse_duration
 from optuna_kd.runner.progress import Reporter, create_reporter, format_seconds
+from optuna_kd.runner.search import check_shareable, search
 from optuna_kd.runner.teacher import cache_folder, check_teacher, teacher_file, trained_teacher
 from optuna_kd.runner.workers import share_of_cores
-from optuna_kd.search_space import SPACES, Space, create_space
+from optuna_kd.search_space import SPACES, Space, StudentSpace, UniADSSpace, create_space
 from optuna_kd.storages import create_storage
 from optuna_kd.student import export_onnx
-from optuna_kd.study import SAMPLERS
+from optuna_kd.study import METHODS as STUDY_METHODS
+from optuna_kd.study import SAMPLERS, Method, check_objectives
 from optuna_kd.training.full import FullRun, distill
 from optuna_kd.training.offline import LIMIT, knowledge_bytes
 from optuna_kd.training.task import ImageClassification, resolve_device
@@ -50,6 +54,8 @@ class Defaults:
 
 # On the digits the student has 1,384 parameters and some 200 steps: little enough that teaching matters.
 DIGITS = Defaults("resnet20", "resnet8x0.125", 30, proxy_epochs=8, epochs=15, seeds=10, batch_size=64, subset=1.0)
+# Of searched students, where a name is the family: on the digits its widths are a quarter of the published ones.
+FAMILY, DIGITS_WIDTH, SEARCHED_SEEDS = "resnet", 0.25, 5
 NATURAL = Defaults("resnet20", "resnet8", 30, proxy_epochs=12, epochs=30, seeds=3, batch_size=128, subset=0.2)
 MANY_IMAGES = 10_000  # above which a CPU gets a third of the epochs by default
 PROXY_IMAGES = 1_000  # below which a proxy is not cut by default: it would rank noise
@@ -81,6 +87,12 @@ class TaskOptions:
     batch_size: int | None
     image_size: int | None
     seed: int
+    config: StudentConfig | None = None  # the student of a recipe
+
+    @property
+    def chooses_student(self) -> bool:
+        """Whether the search chooses the student."""
+        return False
 
     @property
     def teacher_name(self) -> str:
@@ -89,21 +101,29 @@ class TaskOptions:
 
     @property
     def student_name(self) -> str:
-        """The student, by name."""
-        return self.student or (DIGITS if self.data == "digits" else NATURAL).student
+        """The student, by name; of searched students, their family."""
+        default = FAMILY if self.chooses_student else (DIGITS if self.data == "digits" else NATURAL).student
+        return self.student or (student_name(self.config) if self.config else default)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions(TaskOptions):
     """The options of `optuna-kd search`."""
 
+    method: str
     trials: int | None
     timeout: str | None
     workers: int
     storage: str
     study_name: str | None
-    space: str
-    sampler: str
+    space: str | None
+    objectives: str | None
+    max_params: float | None
+    max_flops: float | None
+    max_latency_ms: float | None
+    budget_params: float | None
+    chain: int | None
+    sampler: str | None
     reward: str
     temperatures: str | None
     proxy_epochs: int | None
@@ -113,12 +133,25 @@ class SearchOptions(TaskOptions):
     runs: Path
     dry_run: bool
 
+    @property
+    def preset(self) -> Method:
+        """The method."""
+        return STUDY_METHODS[self.method]
+
+    @property
+    def chooses_student(self) -> bool:
+        """Whether the search chooses the student."""
+        return bool(self.preset.objectives)
+
 
 def run_search(options: SearchOptions, console: Console) -> None:
     """Run the main job and print its table."""
     space, confirm = _space(options), _pair(options.confirm)
     budget = parse_duration(options.timeout) if options.timeout else None
-    SAMPLERS[options.sampler], REWARDS[options.reward]
+    sampler = options.sampler or options.preset.sampler
+    SAMPLERS[sampler], REWARDS[options.reward]
+    objectives = tuple(options.objectives.split(",")) if options.objectives else None
+    check_objectives(options.method, objectives)
     splits = load_splits(options)
     defaults = suitable_defaults(options, splits)
     proxy = _proxy(options, splits, defaults)
@@ -127,7 +160,7 @@ def run_search(options: SearchOptions, console: Console) -> None:
         budget=budget,
         confirm=confirm,
         epochs=options.epochs or defaults.epochs,
-        seeds=options.seeds or defaults.seeds,
+        seeds=options.seeds or (min(defaults.seeds, SEARCHED_SEEDS) if options.chooses_student else defaults.seeds),
         workers=options.workers,
     )
     if options.dry_run:
@@ -137,10 +170,11 @@ def run_search(options: SearchOptions, console: Console) -> None:
     reporter = create_reporter(True, console)
     try:
         task = create_task(options, splits, say=reporter, before_training=lambda: create_storage(options.storage))
-        seconds = estimate(task, plan, proxy).total
+        seconds = estimate(_typical(task, space), plan, proxy).total
         reporter.note(f"Estimate   {format_seconds(seconds)} with {plan.workers} workers, less what is there already")
         result = search(
             task,
+            method=options.method,
             trials=plan.trials,
             budget=budget,
             workers=plan.workers,
@@ -148,7 +182,12 @@ def run_search(options: SearchOptions, console: Console) -> None:
             study_name=options.study_name,
             seed=options.seed,
             space=space,
-            sampler=options.sampler,
+            objectives=objectives,
+            max_params=options.max_params,
+            max_flops=options.max_flops,
+            max_latency_ms=options.max_latency_ms,
+            budget_params=options.budget_params,
+            sampler=sampler,
             reward=options.reward,
             proxy=proxy,
             epochs=plan.epochs,
@@ -156,23 +195,29 @@ def run_search(options: SearchOptions, console: Console) -> None:
             confirm=confirm,
             directory=options.runs,
             progress=reporter,
-            name=f"auto-kd-{splits.name}-{options.student_name}".replace("/", "-"),
-            student_config=StudentConfig(options.student_name),
+            name=f"{options.method}-{splits.name}-{options.student_name}".replace("/", "-"),
+            student_config=None if options.chooses_student else StudentConfig(options.student_name),
         )
     finally:
         reporter.close()
+    if result.front:
+        console.print(result.front_table())
+        console.print(f"{result.knee}\n", highlight=False, soft_wrap=not console.is_terminal)
     console.print(result.table())
     console.print(result.verdict, highlight=False, soft_wrap=not console.is_terminal)
     console.print(f"\nStudent    {result.directory / 'student.pt'}", highlight=False, soft_wrap=True)
+    if result.front:
+        console.print(f"Front      {result.directory / 'front'}", highlight=False, soft_wrap=True)
     console.print(f"Dashboard  optuna-dashboard {options.storage}", highlight=False, soft_wrap=True)
 
 
 def run_distill(options: TaskOptions, recipe_file: Path, out: Path, console: Console) -> None:
-    """Train a known recipe in full and write the student."""
-    recipe = Recipe.load(recipe_file)
-    if options.student is None and recipe.student is not None:
-        options = dataclasses.replace(options, student=recipe.student.name)
-    recipe = Recipe(recipe.distiller, StudentConfig(options.student_name))
+    """Train a known recipe, from a file or by name, in full and write the student."""
+    name = str(recipe_file)
+    recipe = RECIPES[name] if name in RECIPES and not recipe_file.exists() else Recipe.load(recipe_file)
+    if options.student is None:
+        options = dataclasses.replace(options, config=recipe.student)
+    recipe = dataclasses.replace(recipe, student=options.config or StudentConfig(options.student_name))
     splits = load_splits(options)
     defaults = suitable_defaults(options, splits)
     reporter = create_reporter(True, console)
@@ -207,6 +252,9 @@ def show_spaces(console: Console) -> None:
             if not where:  # the same factor with fewer options elsewhere in the tree is no news
                 console.print(f"  {factor:<20} {options}", highlight=False, markup=False)
         console.print()
+    console.print("[bold]recipes by name[/bold]  for `optuna-kd distill --recipe NAME`", highlight=False)
+    for name, recipe in RECIPES.items():
+        console.print(f"  {name:<20} {recipe}", highlight=False, markup=False, soft_wrap=True)
 
 
 def run_export(run: Path, onnx: Path, console: Console) -> None:
@@ -220,8 +268,10 @@ def dry_run(
 ) -> None:
     """Say what a search would do and cost, without training or writing anything."""
     factory = _factory(options.teacher_name, splits)
-    task = _task(options, splits, factory())
-    live = space.without(dead_cells(task))
+    open_task = _task(options, splits, factory())
+    task = _typical(open_task, space)
+    objective = JointDistillationObjective(open_task) if options.chooses_student else DistillationObjective(task)
+    live = objective.live_space(space)
     cost = estimate(task, plan, proxy)
     teacher, note = _teacher_cost(options, splits, factory)
     left_out = f", without {', '.join(map(str, live.dead))}" if live.dead else ""
@@ -255,7 +305,7 @@ def _teacher_cost(options: SearchOptions, splits: DataSplits, factory: Callable[
     """Seconds until there is a teacher, and how it comes."""
     if options.teacher_checkpoint is not None:
         return 0.0, f"from {options.teacher_checkpoint}"
-    as_student = _task(options, splits, factory(), factory, augment="auto")
+    as_student = _as_student(options, splits, factory(), factory)
     epochs = suitable_defaults(options, splits).teacher_epochs
     if teacher_file(as_student, options.teacher_name, epochs).is_file():
         return 0.0, "from the cache"
@@ -283,7 +333,8 @@ def create_task(
     """
     factory = _factory(options.teacher_name, splits)
     # A student that is unknown or does not fit must not cost a trained teacher.
-    check_input(_factory(options.student_name, splits)(), splits.shape[0], splits.shape[1:])
+    if not options.chooses_student:
+        check_input(_factory(options.student_name, splits)(), splits.shape[0], splits.shape[1:])
     if options.teacher_checkpoint is not None:
         teacher = factory()
         load_weights(teacher, options.teacher_checkpoint)
@@ -291,7 +342,7 @@ def create_task(
     else:
 
         def as_student(network: nn.Module, student: Callable[[], nn.Module]) -> ImageClassification:
-            task = _task(options, splits, network, student, augment="auto")
+            task = _as_student(options, splits, network, student)
             before_training()
             return task
 
@@ -305,16 +356,23 @@ def create_task(
     return _task(options, splits, teacher)
 
 
+def _as_student(
+    options: TaskOptions, splits: DataSplits, teacher: nn.Module, student: Callable[[], nn.Module]
+) -> ImageClassification:
+    """Give the task in which a teacher is trained as the student; its name does not depend on who learns from it."""
+    return _task(dataclasses.replace(options, student=options.teacher_name), splits, teacher, student, augment="auto")
+
+
 def _task(
     options: TaskOptions,
     splits: DataSplits,
     teacher: nn.Module,
-    student: Callable[[], nn.Module] | None = None,
+    student: Callable[..., nn.Module] | None = None,
     augment: str | None = None,
 ) -> ImageClassification:
     return ImageClassification(
         teacher,
-        student or _factory(options.student_name, splits),
+        student or (_students(splits) if options.chooses_student else _factory(options.student_name, splits)),
         splits.train,
         splits.val,
         splits.test,
@@ -337,11 +395,34 @@ def _factory(name: str, splits: DataSplits) -> Callable[[], nn.Module]:
     )
 
 
+def _students(splits: DataSplits) -> Callable[[StudentConfig], nn.Module]:
+    channels, height, width = splits.shape
+    return functools.partial(
+        create_student, num_classes=splits.num_classes, in_channels=channels, input_size=(height, width)
+    )
+
+
+def _typical(task: ImageClassification, space: Space) -> ImageClassification:
+    """Give the task itself, or, where the search chooses the student, the task with a middling one."""
+    if not task.is_open:
+        return task
+    assert isinstance(space, UniADSSpace)
+    assert space.student is not None
+    students = space.student.all()
+    return task.with_student(students[len(students) // 2])
+
+
 def _space(options: SearchOptions) -> Space:
+    name = options.space or options.preset.space
+    if options.chooses_student:
+        return _joint_space(options, name)
+    for option, value in (("--chain", options.chain), ("--objectives", options.objectives)):
+        if value is not None:
+            raise ValueError(f"{option} belongs to --method uniads; got {value}.")
     if options.temperatures is None:
-        return create_space(options.space)
-    if options.space != "auto-kd":
-        raise ValueError(f"--temperatures belongs to --space auto-kd; got --space {options.space}.")
+        return create_space(name)
+    if name != "auto-kd":
+        raise ValueError(f"--temperatures belongs to --space auto-kd; got --space {name}.")
     try:
         values = tuple(int(part) for part in options.temperatures.split(","))
     except ValueError:
@@ -353,6 +434,16 @@ def _space(options: SearchOptions) -> Space:
     return create_space("auto-kd", temperatures=values)
 
 
+def _joint_space(options: SearchOptions, name: str) -> Space:
+    if name != "uniads" or options.temperatures is not None:
+        given = f"--space {name}" if name != "uniads" else "--temperatures"
+        raise ValueError(f"--method {options.method} searches the space uniads as it is; got {given}.")
+    family = options.student_name
+    STUDENTS[family]
+    fixed = {"base_width": DIGITS_WIDTH} if options.data == "digits" else {}
+    return UniADSSpace(student=StudentSpace(family, fixed=fixed), chain=options.chain or 1)
+
+
 def _proxy(options: SearchOptions, splits: DataSplits, defaults: Defaults) -> ProxyConfig:
     epochs = options.proxy_epochs or defaults.proxy_epochs
     subset = defaults.subset if options.subset is None else options.subset
@@ -362,6 +453,9 @@ def _proxy(options: SearchOptions, splits: DataSplits, defaults: Defaults) -> Pr
         raise ValueError(f"--subset-by is images or classes; got {options.subset_by!r}.")
     if subset > 1:
         subset = min(1.0, subset / _training_images(splits))
+    if options.chooses_student:
+        rungs = halving_rungs(epochs)
+        return ProxyConfig(epochs=epochs, rungs=rungs, subset=subset, subset_by=options.subset_by)  # type: ignore[arg-type]
     return ProxyConfig(epochs=epochs, subset=subset, subset_by=options.subset_by)  # type: ignore[arg-type]
 
 

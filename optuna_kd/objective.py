@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import optuna
 from optuna.study import Study
@@ -55,7 +55,10 @@ class DistillationObjective:
     Raises:
         UnknownNameError: For an unknown reward.
         KnowledgeMismatchError: For knowledge of another teacher, split or preprocessing.
+        ValueError: For a task whose student is still to be chosen.
     """
+
+    chooses_student: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -65,6 +68,11 @@ class DistillationObjective:
         reward: str = "bounded",
         knowledge: TeacherKnowledge | str | Path | None = None,
     ) -> None:
+        if task.is_open and not self.chooses_student:
+            raise ValueError(
+                "The student factory of this task takes a StudentConfig, so its student is still to be chosen: use "
+                "JointDistillationObjective, or task.with_student(config)."
+            )
         self.task, self.proxy = task, proxy or ProxyConfig()
         self.reward_name, self.reward = reward, REWARDS[reward]
         if isinstance(knowledge, str | Path):
@@ -84,7 +92,7 @@ class DistillationObjective:
                 self._asked = True
         return self._knowledge
 
-    def __call__(self, trial: Trial) -> float:
+    def __call__(self, trial: Trial) -> float | tuple[float, ...]:
         """Run one trial."""
         space, seed = self.bind(trial.study)
         recipe = space.suggest(trial)
@@ -115,9 +123,17 @@ class DistillationObjective:
         finally:
             trial.set_user_attr("seconds", round(time.perf_counter() - started, 3))
             if rung is not None:
-                self._describe(trial, rung)
+                self._record(trial, rung)
         assert rung is not None  # a proxy has at least one rung
         return self.reward(rung.metrics)
+
+    def task_of(self, recipe: Recipe) -> ImageClassification:
+        """Give the task with the student that a recipe is for: here there is one."""
+        return self.task
+
+    def options(self) -> dict[str, Any]:
+        """Give the arguments, beside task and knowledge, that create the same objective in another process."""
+        return {"proxy": self.proxy, "reward": self.reward_name}
 
     def bind(self, study: Study) -> tuple[Space, int]:
         """Tie the study to this task at its first trial; later, refuse to mix tasks in one study.
@@ -131,7 +147,7 @@ class DistillationObjective:
             StudyMismatchError: If the study was run on something else; both values are named.
         """
         if self._described is None:  # once: it hashes all data and weights
-            self._described = {**self.task.describe(), "proxy": self.proxy.to_dict(), "reward": self.reward_name}
+            self._described = self.describe()
         settings, space = settings_of(study), space_of(study)
         stored = study.user_attrs.get(TASK)
         if stored is None:
@@ -141,6 +157,10 @@ class DistillationObjective:
         else:
             require_same(study, stored, self._described)
         return space, int(settings["seed"])
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that must not change inside a study, as plain JSON."""
+        return {**self.task.describe(), "proxy": self.proxy.to_dict(), "reward": self.reward_name}
 
     def live_space(self, space: Space) -> Space:
         """Leave out what cannot teach on the maps of this task, and say so."""
@@ -153,7 +173,7 @@ class DistillationObjective:
         )  # fmt: skip
         return space.without(dead)
 
-    def _describe(self, trial: Trial, rung: Rung) -> None:
+    def _record(self, trial: Trial, rung: Rung) -> None:
         metrics = rung.metrics
         for name, value in {
             "accuracy": metrics.accuracy,

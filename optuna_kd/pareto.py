@@ -75,6 +75,28 @@ def pareto_order(values: ArrayLike, violations: ArrayLike | None = None) -> Pare
     return ParetoOrder(ranks[place], crowding[place])
 
 
+def by_knee(values: ArrayLike) -> list[int]:
+    """Order the points of a front by their distance to the ideal point, the knee first.
+
+    The ideal point has the lowest value of each objective; every objective counts from 0 to 1 over the front.
+
+    Args:
+        values: What is minimised, [N, objectives], finite; of objectives that span orders of magnitude, logarithms.
+
+    Returns:
+        The rows, the nearest first.
+
+    Example:
+        >>> by_knee([[0, 10], [1, 1], [10, 0]])
+        [1, 0, 2]
+    """
+    points = np.asarray(values, dtype=np.float64)
+    width = np.ptp(points, axis=0)
+    scaled = (points - points.min(axis=0)) / np.where(width > 0, width, 1.0)
+    order: list[int] = np.argsort(np.linalg.norm(scaled, axis=1), kind="stable").tolist()
+    return order
+
+
 def _ranks(violations: Floats, points: Floats) -> Integers:
     """Rank distinct points, sorted by violation and then by their values."""
     objectives = points.shape[1]

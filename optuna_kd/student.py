@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from optuna_kd.data import Normalizer
 from optuna_kd.distillers import Distiller
-from optuna_kd.models import create_model, load_weights
+from optuna_kd.models import create_student, load_weights
 from optuna_kd.recipe import Recipe
 from optuna_kd.seeds import derive_seed
 from optuna_kd.training.task import ImageClassification
@@ -39,6 +39,7 @@ def build_distiller(recipe: Recipe | str, task: ImageClassification, *, seed: in
         >>> sum(terms.values()).backward()                                  # doctest: +SKIP
     """
     recipe = Recipe.from_string(recipe) if isinstance(recipe, str) else recipe
+    task = task.for_recipe(recipe)
     distiller = Distiller(
         recipe.distiller,
         [task.student_layer.shape],
@@ -105,8 +106,8 @@ def load_student(directory: str | Path) -> Student:
             "model.load_state_dict(torch.load('student.pt', weights_only=True))."
         )
     channels, height, width = summary["student"]["image_shape"]
-    network = create_model(
-        recipe.student.name,
+    network = create_student(
+        recipe.student,
         num_classes=summary["student"]["classes"],
         in_channels=channels,
         input_size=(height, width),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -17,16 +18,18 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from optuna_kd.pruners import CKAPruner
+from optuna_kd.pareto import by_knee
+from optuna_kd.pruners import CKAPruner, ParetoHalvingPruner
 from optuna_kd.recipe import Recipe, canonical
 from optuna_kd.registry import Registry
-from optuna_kd.samplers import MCTSSampler
+from optuna_kd.samplers import MCTSSampler, UniADSSampler
 from optuna_kd.search_space import Space, create_space, space_from_dict
 from optuna_kd.seeds import derive_seed
-from optuna_kd.storages import DEFAULT_URL, create_storage
+from optuna_kd.storages import DEFAULT_URL, create_storage, quietly
 
 SETTINGS = "optuna_kd"  # user attribute of a study: method, space, seed
 TASK = "optuna_kd_task"  # user attribute of a study: what it was run on
+LOGARITHMIC = ("parameters", "flops", "latency_ms")  # objectives that span orders of magnitude
 CONFIRMED = "confirmed_recipe"  # user attribute of a study: the recipe that won the confirmation
 FAILURES = 10  # in a row, after which `optimize` gives up
 RECIPE = "recipe"  # user attribute of a trial: the recipe in one line, for people
@@ -34,7 +37,8 @@ RECIPE = "recipe"  # user attribute of a trial: the recipe in one line, for peop
 SAMPLERS: Registry[Callable[[int], BaseSampler]] = Registry("sampler")
 SAMPLERS.add("mcts", lambda seed: MCTSSampler(seed=seed))
 SAMPLERS.add("uct", lambda seed: MCTSSampler(seed=seed, selection="uct"))
-SEEDED_PER_TRIAL = ("mcts", "uct")  # the others have one random state, which a resumed study would repeat
+SAMPLERS.add("uniads", lambda seed: UniADSSampler(seed=seed))
+SEEDED_PER_TRIAL = ("mcts", "uct", "uniads")  # the others have one random state, which a resumed study would repeat
 SAMPLERS.add("random", lambda seed: RandomSampler(seed=_short(seed)))
 SAMPLERS.add("tpe", lambda seed: TPESampler(seed=_short(seed)))
 SAMPLERS.add("nsga2", lambda seed: NSGAIISampler(seed=_short(seed)))
@@ -46,16 +50,22 @@ class StudyMismatchError(ValueError):
 
 @dataclass(frozen=True)
 class Method:
-    """A search method: its default space and parts."""
+    """A search method: its default space and parts.
+
+    Args:
+        space, sampler, pruner: Its defaults.
+        objectives: Names of what is minimised; empty for one reward, which is maximised.
+    """
 
     space: str
     sampler: str
     pruner: Callable[[], BasePruner]
-    direction: StudyDirection
+    objectives: tuple[str, ...] = ()
 
 
 METHODS: Registry[Method] = Registry("method")
-METHODS.add("auto-kd", Method("auto-kd", "mcts", CKAPruner, StudyDirection.MAXIMIZE))
+METHODS.add("auto-kd", Method("auto-kd", "mcts", CKAPruner))
+METHODS.add("uniads", Method("uniads", "uniads", ParetoHalvingPruner, ("cross_entropy", "parameters")))
 
 
 def create_study(
@@ -65,6 +75,7 @@ def create_study(
     study_name: str | None = None,
     seed: int | None = None,
     space: str | Space | None = None,
+    objectives: Sequence[str] | None = None,
     sampler: str | BaseSampler | None = None,
     pruner: BasePruner | None = None,
     load_if_exists: bool = False,
@@ -72,18 +83,21 @@ def create_study(
     """Create a plain `optuna.Study` with the parts of a method.
 
     Args:
-        method: "auto-kd".
+        method: "auto-kd" (a recipe for one student) or "uniads" (student and recipe together).
         storage: A database URL, an Optuna storage, or None for memory.
         study_name: As in Optuna; None invents one.
         seed: All randomness of the study derives from it; None draws one and stores it.
         space: A registered search space by name, or one; None is the method's.
-        sampler: "mcts", "uct", "random", "tpe", "nsga2", or any Optuna sampler; None is the method's.
+        objectives: What is minimised, for "uniads": "cross_entropy" or "error", and any of "parameters", "flops",
+            "latency_ms", "budget_gap"; None is ("cross_entropy", "parameters"). They become the metric names.
+        sampler: "mcts", "uct", "uniads", "random", "tpe", "nsga2", or any Optuna sampler; None is the method's.
         pruner: Any Optuna pruner; None is the method's.
         load_if_exists: Go on with a study of this name. Its seed and space are kept.
 
     Raises:
         UnknownNameError: For an unknown method, space or sampler.
-        StudyMismatchError: If the study exists with another method, space or seed; both are named.
+        ValueError: For objectives of a method that has one reward, and for less than two objectives.
+        StudyMismatchError: If the study exists with another method, space, seed or objectives; both are named.
         StorageError: If the storage cannot be opened.
         optuna.exceptions.DuplicatedStudyError: If the study exists and `load_if_exists` is False.
     """
@@ -91,17 +105,19 @@ def create_study(
     wanted = create_space(space) if isinstance(space, str) else space
     if isinstance(sampler, str):
         SAMPLERS[sampler]
+    goals = check_objectives(method, objectives)
+    directions = [StudyDirection.MINIMIZE] * len(goals) or [StudyDirection.MAXIMIZE]
     opened = create_storage(storage)
     study = optuna.create_study(
         storage=opened,
         study_name=study_name,
-        direction=preset.direction,
+        directions=directions,
         pruner=pruner or preset.pruner(),
         load_if_exists=load_if_exists,
     )
     stored = study.user_attrs.get(SETTINGS)
     if stored is None:
-        if study.get_trials(deepcopy=False) or study.directions != [preset.direction]:
+        if study.get_trials(deepcopy=False) or study.directions != directions:
             raise StudyMismatchError(
                 f"The study {study.study_name!r} was not made by optuna_kd: it has trials of its own, or another "
                 "direction. Choose another study name."
@@ -111,6 +127,10 @@ def create_study(
             "space": (wanted or create_space(preset.space)).to_dict(),
             "seed": secrets.randbits(32) if seed is None else seed,
         }
+        if goals:
+            stored["objectives"] = list(goals)
+            with quietly():
+                study.set_metric_names(list(goals))
         study.set_user_attr(SETTINGS, stored)
     else:
         asked: dict[str, Any] = {"method": method}
@@ -119,11 +139,31 @@ def create_study(
             asked["space"] = {**wanted.to_dict(), "dead": stored["space"]["dead"]}
         if seed is not None:
             asked["seed"] = seed
+        if objectives is not None:
+            asked["objectives"] = list(goals)
         require_same(study, stored, asked)
     if not isinstance(sampler, BaseSampler):
         sampler = _sampler(sampler or preset.sampler, stored["seed"], study)
     study.sampler = sampler
     return study
+
+
+def check_objectives(method: str, asked: Sequence[str] | None) -> tuple[str, ...]:
+    """Give the objectives of a method, or those asked for.
+
+    Raises:
+        ValueError: For objectives of a method that has one reward, and for less than two different ones.
+        UnknownNameError: For an unknown method.
+    """
+    preset = METHODS[method]
+    if asked is None:
+        return preset.objectives
+    goals = (asked,) if isinstance(asked, str) else tuple(asked)
+    if not preset.objectives:
+        raise ValueError(f"The method {method!r} has one reward and no objectives to choose; got {list(goals)}.")
+    if len(goals) < 2 or len(set(goals)) != len(goals):
+        raise ValueError(f"The method {method!r} needs two different objectives or more; got {list(goals)}.")
+    return goals
 
 
 def load_study(
@@ -230,12 +270,16 @@ def recipe_of(study: Study, trial: FrozenTrial) -> Recipe:
 def best_recipe(study: Study) -> Recipe:
     """Give the recipe to use: the winner of the confirmation of these trials, else the first of `top_recipes`.
 
+    Of a study with several objectives it is the knee of the `front`, with its student.
+
     Raises:
         ValueError: If no trial is complete.
     """
     confirmed = study.user_attrs.get(CONFIRMED)
     if confirmed is not None and confirmed["complete_trials"] == count_complete(study):
         return Recipe.from_dict(confirmed["recipe"])
+    if len(study.directions) > 1:
+        return recipe_of(study, front(study)[0])
     return top_recipes(study, 1)[0]
 
 
@@ -247,6 +291,33 @@ def record_confirmed(study: Study, recipe: Recipe) -> None:
 def count_complete(study: Study) -> int:
     """Count the trials that ran to the end."""
     return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+
+
+def front(study: Study) -> list[FrozenTrial]:
+    """Give the trials of the Pareto front, the knee first: complete, feasible, none better in every objective.
+
+    The knee is the trial nearest to the ideal point (`optuna_kd.pareto.by_knee`), with parameters, FLOPs and latency
+    on a logarithmic scale. Equal recipes appear once.
+
+    Raises:
+        ValueError: If no trial is complete and feasible.
+    """
+    space = space_of(study)
+    found: dict[Recipe, FrozenTrial] = {}
+    for trial in study.best_trials:
+        if all(math.isfinite(value) for value in trial.values):
+            found.setdefault(canonical(space.recipe(trial.params)), trial)
+    if not found:
+        raise ValueError(f"The study {study.study_name!r} has no complete, feasible trial yet; run some first.")
+    trials = list(found.values())
+    logarithmic = [name in LOGARITHMIC for name in study.metric_names or [""] * len(study.directions)]
+    signs = [-1 if direction == StudyDirection.MAXIMIZE else 1 for direction in study.directions]
+    points = [
+        [math.log(value) if is_log and value > 0 else sign * value
+         for value, is_log, sign in zip(trial.values, logarithmic, signs, strict=True)]
+        for trial in trials
+    ]  # fmt: skip
+    return [trials[row] for row in by_knee(points)]
 
 
 def top_recipes(study: Study, count: int) -> list[Recipe]:

@@ -73,7 +73,7 @@ def test_a_recipe_with_every_field_survives_a_file(tmp_path: Path) -> None:
 def test_what_one_line_cannot_say_is_still_shown_in_one() -> None:
     assert str(full_recipe()) == (
         "mask(ratio=0.3)|gl2(norm=fro)@2*5 + embeddings renyi*0.1 + zscore|kl@0.5*1 "
-        "[warmup=0.1, stop=0.5, teacher_batchnorm=train, normalise=initial] -> resnet20"
+        "[warmup=0.1, stop=0.5, teacher_batchnorm=train, normalise=initial] -> resnet20(width=0.5)"
     )
     with pytest.raises(RecipeError, match="one-line form; use to_json"):
         full_recipe().to_string()

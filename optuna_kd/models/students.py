@@ -36,9 +36,7 @@ def create_student(
         >>> config = StudentConfig("resnet", {"depth_1": 3, "depth_2": 3, "depth_3": 3, "width": 1})
         >>> student = create_student(config, num_classes=100)  # a ResNet-20
     """
-    return create_model(
-        student_name(config), num_classes=num_classes, in_channels=in_channels, input_size=input_size
-    )
+    return create_model(student_name(config), num_classes=num_classes, in_channels=in_channels, input_size=input_size)
 
 
 def student_name(config: StudentConfig) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from optuna_kd.recipe import ProxyConfig, Recipe
-from optuna_kd.runner.main_job import METHODS, PRUNED_SHARE, Plan
+from optuna_kd.runner.plan import METHODS, PRUNED_SHARE, Plan
 from optuna_kd.runner.workers import share_of_cores
 from optuna_kd.training.task import ImageClassification
 from optuna_kd.training.trainer import StudentTraining

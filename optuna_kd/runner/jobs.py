@@ -15,7 +15,7 @@ from optuna.study import Study
 from optuna.trial import Trial
 
 from optuna_kd.objective import DistillationObjective
-from optuna_kd.recipe import ProxyConfig, Recipe
+from optuna_kd.recipe import Recipe
 from optuna_kd.rewards import REWARDS, Metrics
 from optuna_kd.seeds import derive_seed
 from optuna_kd.storages import RETRIES, create_storage, quietly
@@ -51,7 +51,7 @@ class WorkerSpec:
 
     Args:
         task: The task; it travels with its teacher and its data.
-        proxy, reward: Of the objective.
+        objective, options: How to create the objective.
         knowledge: The file with the teacher's outputs, or None to ask it online.
         storage: URL, or the storage itself when everything runs in one process.
         study_name: Of the searched study.
@@ -62,8 +62,8 @@ class WorkerSpec:
     """
 
     task: ImageClassification
-    proxy: ProxyConfig
-    reward: str
+    objective: type[DistillationObjective]
+    options: dict[str, Any]
     knowledge: str | None
     storage: str | BaseStorage
     study_name: str
@@ -75,7 +75,7 @@ class WorkerSpec:
     def __call__(self) -> Worker:
         """Create the context."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        objective = DistillationObjective(self.task, proxy=self.proxy, reward=self.reward, knowledge=self.knowledge)
+        objective = self.objective(self.task, knowledge=self.knowledge, **self.options)
         sampler = self.sampler if isinstance(self.sampler, BaseSampler) else SAMPLERS[self.sampler](self.seed)
         study = optuna.load_study(
             study_name=self.study_name,
@@ -98,7 +98,7 @@ def run_trial(worker: Worker, order: int) -> dict[str, Any]:
         worker.study.sampler = SAMPLERS[worker.sampler](derive_seed(worker.seed, "sampler", order))
     ran: dict[str, int] = {}
 
-    def objective(trial: Trial) -> float:
+    def objective(trial: Trial) -> float | tuple[float, ...]:
         trial.set_user_attr(SESSION, worker.session)
         ran["number"] = trial.number
         return worker.objective(trial)
@@ -114,7 +114,7 @@ def run_trial(worker: Worker, order: int) -> dict[str, Any]:
     return {
         "number": trial.number,
         "state": trial.state.name,
-        "value": trial.value,
+        "values": trial.values,
         "recipe": trial.user_attrs.get("recipe"),
         "epochs": trial.user_attrs.get("epochs", 0),
         "seconds": trial.user_attrs.get("seconds", 0.0),
@@ -126,7 +126,8 @@ def run_proxy(worker: Worker, recipe: Recipe, seed: int) -> dict[str, Any]:
     objective = worker.objective
     rungs = []
     try:
-        training = StudentTraining(worker.task, recipe, objective.proxy, seed=seed, knowledge=worker.knowledge)
+        task = objective.task_of(recipe)
+        training = StudentTraining(task, recipe, objective.proxy, seed=seed, knowledge=worker.knowledge)
         rungs = list(training.run())
         metrics = rungs[-1].metrics
     except LossRejected as rejected:
@@ -153,7 +154,12 @@ def run_full(worker: Worker, recipe: Recipe, epochs: int, index: int, file: str 
     """
     try:
         run, student = train_student(
-            worker.task, recipe, epochs=epochs, seed=worker.seed, index=index, knowledge=worker.knowledge
+            worker.objective.task_of(recipe),
+            recipe,
+            epochs=epochs,
+            seed=worker.seed,
+            index=index,
+            knowledge=worker.knowledge,
         )
     except LossRejected as rejected:
         chance = 1 / worker.task.num_classes

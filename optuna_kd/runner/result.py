@@ -8,7 +8,7 @@ import math
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,29 @@ class Row:
 
 
 @dataclass(frozen=True)
+class FrontRow:
+    """A trial of the Pareto front and the student trained in full by its recipe, with one seed.
+
+    Args:
+        trial: Number of the trial.
+        recipe: Student and recipe.
+        values: Of the trial, by objective: from its proxy.
+        costs: Parameters, FLOPs and latency in milliseconds of the student.
+        val_accuracy: Of the trained student, in [0, 1]; None where it was not trained in full.
+        test_accuracy: Likewise; None also without test data.
+        folder: Where student and recipe are; None where it was not trained in full.
+    """
+
+    trial: int
+    recipe: Recipe
+    values: Mapping[str, float]
+    costs: Mapping[str, float]
+    val_accuracy: float | None = None
+    test_accuracy: float | None = None
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
 class SearchResult:
     """The outcome of `optuna_kd.search`.
 
@@ -64,6 +87,8 @@ class SearchResult:
         verdict: One sentence.
         part: "test", or "validation" where the task has no test data.
         directory: Where student, recipe and summary were written.
+        front: Of a search with several objectives, the smallest student first.
+        knee: Which of them is recommended and why, in one sentence.
     """
 
     study: Study
@@ -74,6 +99,33 @@ class SearchResult:
     verdict: str
     part: str
     directory: Path
+    front: tuple[FrontRow, ...] = ()
+    knee: str = ""
+
+    def front_table(self) -> Table:
+        """The Pareto front, for a rich console."""
+        goals = list(self.front[0].values)
+        table = Table(
+            title="Pareto front: values of the proxies, accuracies of full trainings with one seed",
+            title_justify="left",
+            title_style="bold",
+            box=SIMPLE_HEAD,
+        )
+        table.add_column("student and recipe", no_wrap=False, overflow="fold")
+        for name in (*(goal for goal in goals if goal not in self.front[0].costs), "parameters", "MFLOPs", "ms"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(f"{self.part} %", justify="right", no_wrap=True)
+        for row in self.front:
+            accuracy = row.test_accuracy if self.part == "test" else row.val_accuracy
+            table.add_row(
+                ("* " if row.recipe == self.recipe else "  ") + str(row.recipe.student),
+                *(f"{row.values[goal]:.4g}" for goal in goals if goal not in row.costs),
+                f"{row.costs['parameters']:,.0f}",
+                f"{row.costs['flops'] / 1e6:.3g}",
+                f"{row.costs['latency_ms']:.2f}",
+                "" if accuracy is None else f"{100 * accuracy:.2f}",
+            )
+        return table
 
     def table(self) -> Table:
         """The closing table, for a rich console."""
@@ -103,6 +155,9 @@ class SearchResult:
     def __str__(self) -> str:
         """The closing table and the verdict, as the command line prints them."""
         console = Console(file=io.StringIO(), width=100, record=True)
+        if self.front:
+            console.print(self.front_table())
+            console.print(self.knee, highlight=False)
         console.print(self.table())
         return f"{console.export_text().rstrip()}\n{self.verdict}"
 
@@ -171,7 +226,7 @@ def conclude(
     chosen = student_file(best["seed"])
     shutil.copy2(chosen, folder / "student.pt")
     student.load_state_dict(torch.load(folder / "student.pt", weights_only=True))
-    recipe = Recipe(methods[SEARCHED].distiller, student_config)
+    recipe = replace(methods[SEARCHED], student=student_config)
     recipe.save(folder / "recipe.json")
     result = SearchResult(study, recipe, student.eval(), tuple(rows), comparisons, verdict, part, folder)
     (folder / "summary.json").write_text(json.dumps(_summary(result, task, records), indent=2) + "\n", "utf-8")
@@ -211,7 +266,7 @@ def _summary(
     return {
         "study": result.study.study_name,
         "verdict": result.verdict,
-        "recipe": str(Recipe(result.recipe.distiller)),
+        "recipe": str(replace(result.recipe, student=None)),
         "accuracy_of": "test data, read once per student after its training; the recipe, the controls and the "
         "student were chosen on validation data"
         if result.part == "test"

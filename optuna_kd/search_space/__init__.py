@@ -10,6 +10,8 @@ from optuna_kd.search_space.auto_kd import (
     NaiveSpace,
 )
 from optuna_kd.search_space.base import SPACES, DeadCell, Space, Suggests, create_space, space_from_dict
+from optuna_kd.search_space.student import StudentSpace
+from optuna_kd.search_space.uniads import UniADSSpace
 
 __all__ = [
     "SPACES",
@@ -22,7 +24,9 @@ __all__ = [
     "FeatureOnlySpace",
     "NaiveSpace",
     "Space",
+    "StudentSpace",
     "Suggests",
+    "UniADSSpace",
     "create_space",
     "space_from_dict",
 ]

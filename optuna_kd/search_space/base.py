@@ -21,10 +21,24 @@ class Suggests(Protocol):
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """Return one of `choices`."""
 
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """Return a whole number from `low` to `high`."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """Return a number from `low` to `high`."""
+
 
 @dataclass(frozen=True, order=True)
 class DeadCell:
-    """A combination of feature operations that has no loss or no gradient on the maps at hand."""
+    """A combination of operations that has no loss or no gradient on the maps at hand.
+
+    Args:
+        intra: In UniADS's space, the kind of knowledge.
+        inter: There, the transform.
+        distance: The distance.
+    """
 
     intra: str
     inter: str
@@ -141,3 +155,22 @@ class _Recorder:
             raise KeyError(f"{plain} = {value!r} is not one of {list(choices)}")
         self.params[name] = choices[list(choices).index(value)]
         return self.params[name]
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        return int(self._number(name, low, high, step))
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        return float(self._number(name, low, high, step))
+
+    def _number(self, name: str, low: float, high: float, step: float | None) -> float:
+        value = self.values.get(name)
+        fits = isinstance(value, int | float) and low <= value <= high
+        if fits and step is not None:
+            fits = abs((value - low) / step - round((value - low) / step)) < 1e-9  # type: ignore[operator]
+        if not fits:
+            grid = "" if step is None else f" in steps of {step:g}"
+            raise KeyError(f"{name} = {value!r} is not between {low:g} and {high:g}{grid}")
+        self.params[name] = value
+        return float(value)  # type: ignore[arg-type]

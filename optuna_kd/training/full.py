@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from optuna_kd.models import create_model, unwrap
-from optuna_kd.recipe import ProxyConfig, Recipe
+from optuna_kd.models import create_student, unwrap
+from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig
 from optuna_kd.seeds import derive_seed
 from optuna_kd.training.offline import TeacherKnowledge, store_affordable
 from optuna_kd.training.task import ImageClassification
@@ -118,6 +118,7 @@ def distill(
     recipe = Recipe.from_string(recipe) if isinstance(recipe, str) else recipe
     if seeds < 1 or epochs < 1:
         raise ValueError(f"distill needs at least 1 seed and 1 epoch; got seeds={seeds!r}, epochs={epochs!r}.")
+    is_chosen, task = task.is_open, task.for_recipe(recipe)
     if knowledge is not None:
         knowledge.check(task)
     else:  # without terms too: stored views repeat, and all recipes are to see the same images
@@ -132,17 +133,17 @@ def distill(
         if on_run is not None:
             on_run(run)
     assert best is not None
-    if recipe.student is not None and not _is_model(recipe.student.name, task, best):
+    if recipe.student is not None and not is_chosen and not _is_model(recipe.student, task, best):
         recipe = dataclasses.replace(recipe, student=None)  # it was found for another student
     card = {"task": task.describe(), "layers": task.layers(), **student_card(task)}
     return DistillResult(recipe, epochs, tuple(runs), best, card)
 
 
-def _is_model(name: str, task: ImageClassification, student: nn.Module) -> bool:
-    """Whether the registered model of this name has the weights of a student."""
+def _is_model(config: StudentConfig, task: ImageClassification, student: nn.Module) -> bool:
+    """Whether the registered model of this name and these options has the weights of a student."""
     channels, height, width = task.image_shape
     try:
-        model = create_model(name, num_classes=task.num_classes, in_channels=channels, input_size=(height, width))
+        model = create_student(config, num_classes=task.num_classes, in_channels=channels, input_size=(height, width))
     except ValueError:
         return False
 

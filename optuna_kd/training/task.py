@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import hashlib
+import inspect
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +25,7 @@ from optuna_kd.data import (
 )
 from optuna_kd.models import check_input, checksum, evaluating, find_layer, unwrap
 from optuna_kd.models.knowledge import FrozenTeacher, Observer, TappedLayer, logits_of
+from optuna_kd.recipe import Recipe, StudentConfig
 from optuna_kd.registry import suggest_name
 from optuna_kd.rewards import MinibatchCKA
 from optuna_kd.seeds import derive_seed
@@ -40,7 +44,9 @@ class ImageClassification:
     Args:
         teacher: The trained network; it is frozen here. Called with normalised images [N, C, H, W], it
             returns logits [N, K].
-        student: Called without arguments, it returns a fresh student with the same input and classes.
+        student: Called without arguments, it returns a fresh student with the same input and classes. Or it takes
+            a `StudentConfig` and returns that student: then the search chooses it, and `with_student` gives the
+            task with one of them.
         train: A map-style data set of (image, label), or arrays (images, labels). A data set with random
             transforms of its own is read anew in every epoch and asks the teacher online.
         val: Like `train`. None cuts a stratified part from `train`. Validation data choose the recipe.
@@ -70,7 +76,7 @@ class ImageClassification:
     def __init__(
         self,
         teacher: nn.Module,
-        student: Callable[[], nn.Module],
+        student: Callable[[], nn.Module] | Callable[[StudentConfig], nn.Module],
         train: Any,
         val: Any = None,
         test: Any = None,
@@ -123,28 +129,16 @@ class ImageClassification:
         self._view_table: tuple[int, Tensor] | None = None
         self.views = 1 if self.augmentation.name == "none" and not self.is_streaming else views
 
-        example = torch.zeros(2, *self.image_shape)
-        fresh = self.make_student(seed=0)
-        self.student_name = student_name or type(unwrap(fresh)).__name__
-        for role, model in (("teacher", teacher), ("student", fresh)):
-            try:
-                check_input(model.cpu(), self.image_shape[0], self.image_shape[1:])
-            except ValueError as error:
-                raise ValueError(f"The {role} does not take these images: {error}") from None
-            classes = _output_classes(model, example)
-            if classes != self.num_classes:
-                missing = " No image has class 0: do the labels start at 1?" if self._starts_late() else ""
-                raise ValueError(
-                    f"The {role} has {classes} outputs, but the data have {self.num_classes} classes. Give the "
-                    f"{role} {self.num_classes} outputs, or say num_classes={classes} if the labels stop short."
-                    f"{missing}"
-                )
-        self.student_layer = _tap(fresh, example, student_layer, "student")
-        self.teacher_layer = _tap(teacher, example, teacher_layer, "teacher")
+        self._check(teacher, "teacher")
+        self.teacher_layer = _tap(teacher, self._example, teacher_layer, "teacher")
         self.teacher = teacher.to(self.device)
         self.frozen_teacher = FrozenTeacher(self.teacher, [self.teacher_layer.name])
-        self.student_parameters = sum(parameter.numel() for parameter in fresh.parameters())
-        self._student_digest = hashlib.sha256(repr(fresh).encode()).hexdigest()[:16]
+        self.student_config: StudentConfig | None = None
+        self.student_name = student_name or _name_of(student)
+        self._wanted_layer = student_layer
+        self.is_open = _takes_config(student)
+        if not self.is_open:
+            self._set_student(cast(Callable[[], nn.Module], student), student_name)
         if self.is_streaming:
             logger.warning(
                 "The training data change between two reads (random transforms of their own): the teacher is "
@@ -161,10 +155,45 @@ class ImageClassification:
         """Whether the training images change between two reads, so that no view of them can be stored."""
         return isinstance(self.train_set, StreamingSet) and self.train_set.is_random
 
+    def with_student(self, student: StudentConfig) -> ImageClassification:
+        """Give the task with one of the students that its factory builds; everything else is shared.
+
+        Raises:
+            ValueError: If the factory cannot build it, it does not take the images, or has other outputs.
+        """
+        if not self.is_open:
+            raise ValueError(
+                "This task has one student. For a search that chooses it, pass a function that takes a StudentConfig "
+                "as `student`."
+            )
+        closed = copy.copy(self)
+        closed.is_open, closed.student_config = False, student
+        factory = cast(Callable[[StudentConfig], nn.Module], self._student_factory)
+        closed._set_student(functools.partial(factory, student), str(student))
+        return closed
+
+    def for_recipe(self, recipe: Recipe) -> ImageClassification:
+        """Give the task with the student of a recipe; a task with one student is taken as it is.
+
+        Raises:
+            ValueError: If the student is still to be chosen, and the recipe has none, or one that cannot be built.
+        """
+        if not self.is_open:
+            return self
+        if recipe.student is None:
+            raise ValueError(f"The student of this task is to be chosen, but the recipe {recipe} names none.")
+        return self.with_student(recipe.student)
+
     def make_student(self, seed: int) -> nn.Module:
-        """Create a fresh student whose initial weights depend on `seed` alone."""
+        """Create a fresh student whose initial weights depend on `seed` alone.
+
+        Raises:
+            ValueError: If the task has no single student, or its factory returns something else.
+        """
+        if self.is_open:
+            raise ValueError("The student of this task is still to be chosen: use task.with_student(config).")
         with _SEEDING, seeded(seed):
-            student = self._student_factory()
+            student = cast(Callable[[], nn.Module], self._student_factory)()
         if not isinstance(student, nn.Module):
             raise ValueError(f"student has to return a torch.nn.Module; it returned {type(student).__name__}.")
         return student
@@ -194,7 +223,8 @@ class ImageClassification:
         def show(layer: TappedLayer) -> str:
             return f"{layer.name} [{', '.join(map(str, layer.shape))}]"
 
-        return f"teacher {show(self.teacher_layer)} -> student {show(self.student_layer)}"
+        student = "one for each student" if self.is_open else show(self.student_layer)
+        return f"teacher {show(self.teacher_layer)} -> student {student}"
 
     def preprocessing(self) -> dict[str, Any]:
         """Describe normalisation and augmentation."""
@@ -213,11 +243,39 @@ class ImageClassification:
             "classes": self.num_classes,
             "teacher": checksum(self.teacher),
             "teacher_layer": self.teacher_layer.name,
-            "student": f"{self.student_name} {self._student_digest}",
-            "student_layer": self.student_layer.name,
+            "student": self.student_name if self.is_open else f"{self.student_name} {self._student_digest}",
+            "student_layer": self._wanted_layer or "found" if self.is_open else self.student_layer.name,
             "preprocessing": self.preprocessing(),
             "optimizer": f"{self.optimizer} lr={self.lr:g} wd={self.weight_decay:g} batch={self.batch_size}",
         }
+
+    def _set_student(self, factory: Callable[[], nn.Module], name: str | None) -> None:
+        """Take a student factory; build one, check it, and find its layer."""
+        self._student_factory = factory
+        fresh = self.make_student(seed=0)
+        self.student_name = name or type(unwrap(fresh)).__name__
+        self._check(fresh, "student")
+        self.student_layer = _tap(fresh, self._example, self._wanted_layer, "student")
+        self.student_parameters = sum(parameter.numel() for parameter in fresh.parameters())
+        self._student_digest = hashlib.sha256(repr(fresh).encode()).hexdigest()[:16]
+
+    @property
+    def _example(self) -> Tensor:
+        return torch.zeros(2, *self.image_shape)
+
+    def _check(self, model: nn.Module, role: str) -> None:
+        try:
+            check_input(model.cpu(), self.image_shape[0], self.image_shape[1:])
+        except ValueError as error:
+            raise ValueError(f"The {role} does not take these images: {error}") from None
+        classes = _output_classes(model, self._example)
+        if classes != self.num_classes:
+            missing = " No image has class 0: do the labels start at 1?" if self._starts_late() else ""
+            raise ValueError(
+                f"The {role} has {classes} outputs, but the data have {self.num_classes} classes. Give the "
+                f"{role} {self.num_classes} outputs, or say num_classes={classes} if the labels stop short."
+                f"{missing}"
+            )
 
     def _count_classes(self, given: int | None) -> int:
         parts = {"train": self.train_set, "val": self.val_set, "test": self.test_set}
@@ -303,6 +361,21 @@ def _tap(model: nn.Module, example: Tensor, name: str | None, role: str) -> Tapp
             role, layer.name, list(layer.shape), role,
         )  # fmt: skip
     return layer
+
+
+def _takes_config(student: Callable[..., nn.Module]) -> bool:
+    """Whether a student factory has to be given something: the `StudentConfig`."""
+    try:
+        parameters = inspect.signature(student).parameters.values()
+    except (TypeError, ValueError):  # some callables have no signature
+        return False
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return any(p.kind in positional and p.default is inspect.Parameter.empty for p in parameters)
+
+
+def _name_of(student: Callable[..., nn.Module]) -> str:
+    plain = student.func if isinstance(student, functools.partial) else student
+    return getattr(plain, "__qualname__", type(plain).__name__)
 
 
 def _output_classes(model: nn.Module, example: Tensor) -> int:

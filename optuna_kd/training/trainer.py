@@ -89,9 +89,12 @@ class StudentTraining:
         self._teacher: FrozenTeacher | None = None
         if config.terms and self.knowledge is None:
             self._teacher = FrozenTeacher(task.teacher, [task.teacher_layer.name], batchnorm=config.teacher_batchnorm)
-        self.steps_per_epoch = max(1, len(self.indices) // task.batch_size)
+        chosen = recipe.training  # by the search, instead of what the task says
+        self.batch_size = chosen.batch_size if chosen is not None else task.batch_size
+        self.lr = chosen.lr if chosen is not None else task.lr
+        self.steps_per_epoch = max(1, len(self.indices) // self.batch_size)
         self.parameters = [*self.student.parameters(), *self.distiller.parameters()]
-        self.optimizer = _create_optimizer(task, self.parameters)
+        self.optimizer = _create_optimizer(task, self.parameters, self.lr)
         self._steps = 0
         self._limit = max(EXPLODED * math.log(task.num_classes), LOWEST_LIMIT)
         self._first: dict[str, float] = {}
@@ -149,7 +152,7 @@ class StudentTraining:
         self.distiller.train()
         order = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
         shuffled = self.indices[torch.randperm(len(self.indices), generator=order)]
-        size = min(self.task.batch_size, len(shuffled))
+        size = min(self.batch_size, len(shuffled))
         for step in range(self.steps_per_epoch):
             batch = shuffled[step * size : (step + 1) * size]
             done = epoch + step / self.steps_per_epoch
@@ -226,7 +229,7 @@ class StudentTraining:
         factor = share / rise if share < rise else 0.5 * (1 + math.cos(math.pi * (share - rise) / (1 - rise)))
         # Never zero: the very first step has to move the student.
         for group in self.optimizer.param_groups:
-            group["lr"] = self.task.lr * max(factor, 0.01)
+            group["lr"] = self.lr * max(factor, 0.01)
 
 
 def proxy_images(task: ImageClassification, proxy: ProxyConfig) -> tuple[Tensor, Tensor]:
@@ -297,12 +300,10 @@ def accuracy(task: ImageClassification, model: nn.Module, part: str) -> float:
     return correct / len(data)
 
 
-def _create_optimizer(task: ImageClassification, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def _create_optimizer(task: ImageClassification, parameters: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:
     if task.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=task.lr, weight_decay=task.weight_decay, fused=True)
-    sgd = torch.optim.SGD(
-        parameters, lr=task.lr, momentum=0.9, nesterov=True, weight_decay=task.weight_decay, fused=True
-    )
+        return torch.optim.AdamW(parameters, lr=lr, weight_decay=task.weight_decay, fused=True)
+    sgd = torch.optim.SGD(parameters, lr=lr, momentum=0.9, nesterov=True, weight_decay=task.weight_decay, fused=True)
     # A term whose weight rises from zero brings its adapter in at a later step, and the fused step takes either
     # all buffers or none. A buffer of zeros is what the first step starts from anyway.
     for parameter in parameters:

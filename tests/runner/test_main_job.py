@@ -23,10 +23,11 @@ import optuna_kd
 from optuna_kd.analysis.statistics import Comparison
 from optuna_kd.objective import DistillationObjective
 from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig
-from optuna_kd.runner import main_job
+from optuna_kd.runner import search as front_door
 from optuna_kd.runner.controls import control_recipes, kd_grid
 from optuna_kd.runner.jobs import SESSION
-from optuna_kd.runner.main_job import Plan, derived_name, parse_duration
+from optuna_kd.runner.plan import Plan, parse_duration
+from optuna_kd.runner.search import derived_name
 from optuna_kd.runner.progress import SilentReporter
 from optuna_kd.runner.result import LABELS, PLAIN, SEARCHED, TUNED, SearchResult, conclude, judge
 from optuna_kd.runner.run import Clock
@@ -392,13 +393,13 @@ def test_a_teacher_at_chance_stops_the_search(
 def test_students_that_beat_their_teacher_without_it_bring_a_warning(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(main_job, "check_teacher", lambda task: 0.0)
+    monkeypatch.setattr(front_door, "check_teacher", lambda task: 0.0)
     notes = Notes()
     place.search(progress=notes)
     (warning,) = [line for line in notes.lines if line.startswith("Warning")]
     assert "never saw the teacher" in warning
     assert "the teacher 0.00 %" in warning
-    monkeypatch.setattr(main_job, "check_teacher", lambda task: 1.0)
+    monkeypatch.setattr(front_door, "check_teacher", lambda task: 1.0)
     notes = Notes()
     place.search(progress=notes)
     assert not any(line.startswith("Warning") for line in notes.lines)
@@ -570,7 +571,7 @@ def test_a_derived_name_changes_with_what_must_not_change(
     ) -> str:
         objective = DistillationObjective(task, proxy=proxy, reward=reward)
         options = {"temperatures": temperatures} if temperatures else {}
-        return derived_name("kd", task, objective, seed, create_space(space, **options), sampler)
+        return derived_name("kd", objective, seed, create_space(space, **options), sampler)
 
     names = [
         name(),

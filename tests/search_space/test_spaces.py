@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -53,6 +54,17 @@ class Script:
         self.asked.append((name, tuple(choices)))
         self.params[name] = choices[self.positions[place] if place < len(self.positions) else 0]
         return self.params[name]
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        return int(self.suggest_categorical(name, range(low, high + 1, step)))
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        if log:
+            return float(self.suggest_categorical(name, [low, math.sqrt(low * high), high]))
+        steps = round((high - low) / (step or (high - low)))
+        return float(self.suggest_categorical(name, [low + place * (high - low) / steps for place in range(steps + 1)]))
 
 
 def walk(space: Space) -> Iterator[tuple[Recipe, Script]]:
@@ -312,7 +324,7 @@ def test_spaces_travel_as_json(space: Space) -> None:
 def test_unknown_spaces() -> None:
     with pytest.raises(UnknownNameError, match=r"Unknown search space 'auto_kd'. Did you mean 'auto-kd'"):
         create_space("auto_kd")
-    assert set(SPACES) == {"auto-kd", "auto-kd-extended", "feature-only", "naive"}
+    assert set(SPACES) == {"auto-kd", "auto-kd-extended", "feature-only", "naive", "uniads"}
     assert all(SPACES[name].description for name in SPACES)
 
 

@@ -122,9 +122,7 @@ register_grammar(
     Grammar(
         "wrn",
         "wrn_{6n+4}_{k}, or wrn_{b1}_{b2}_{b3}_{k} by blocks in each stage",
-        re.compile(
-            r"wrn_?(?:(?P<first>\d+)_(?P<second>\d+)_(?P<third>\d+)|(?P<depth>\d+))_(?P<widen>\d+(?:\.\d+)?)"
-        ),
+        re.compile(r"wrn_?(?:(?P<first>\d+)_(?P<second>\d+)_(?P<third>\d+)|(?P<depth>\d+))_(?P<widen>\d+(?:\.\d+)?)"),
         _read,
     )
 )

@@ -1,0 +1,260 @@
+"""Student and recipe together: a trial becomes a student that fits, a proxy, and a value for each objective."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import optuna
+import torch
+from optuna.study import Study
+from optuna.trial import Trial
+
+from optuna_kd.distillers import DeadTermError, InvalidChainError, probe_points
+from optuna_kd.models import count_flops, latency_ms
+from optuna_kd.objective import DistillationObjective, trial_seed
+from optuna_kd.pruners import reason_to_reject, reject, report, should_prune
+from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig
+from optuna_kd.registry import Registry
+from optuna_kd.rewards import Metrics
+from optuna_kd.search_space import DeadCell, Space, UniADSSpace
+from optuna_kd.study import RECIPE, StudyMismatchError
+from optuna_kd.training.offline import TeacherKnowledge
+from optuna_kd.training.task import ImageClassification
+from optuna_kd.training.trainer import LossRejected, Rung, StudentTraining
+
+LATENCIES = "latency_ms"  # user attribute of a study, {student: milliseconds}
+STUDENT = "student"  # user attribute of a trial, for people; name of the constraint that it can be built
+
+LIMITS = {"max_params": "parameters", "max_flops": "flops", "max_latency_ms": "latency_ms"}  # argument: cost
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Something to minimise.
+
+    Args:
+        kind: "quality" is measured on validation data at every rung, "cost" on the untrained student.
+        description: One phrase.
+    """
+
+    kind: Literal["quality", "cost"]
+    description: str
+
+
+GOALS: Registry[Goal] = Registry("objective")
+GOALS.add("cross_entropy", Goal("quality", "validation cross-entropy, in nats"))
+GOALS.add("error", Goal("quality", "share of wrong classes on the validation data"))
+GOALS.add("parameters", Goal("cost", "parameters of the student"))
+GOALS.add("flops", Goal("cost", "floating-point operations for one image"))
+GOALS.add("latency_ms", Goal("cost", "milliseconds for one image on one CPU thread, measured"))
+GOALS.add("budget_gap", Goal("cost", "|parameters - budget| / budget, the paper's eq. 2"))
+
+
+class JointDistillationObjective(DistillationObjective):
+    """Scores a student and its recipe together, in each objective of the study (UniADS).
+
+    The objectives are the metric names of the study, which `create_study(method="uniads", objectives=...)` sets. A
+    student that breaks a limit, or cannot be built, is not trained: its trial is pruned as infeasible, with the
+    reason. At every rung the values are reported; trials whose loss is not finite, explodes, or is no better than
+    guessing after the first rung are pruned, with the reason in the attribute `reject_reason`.
+
+    Args:
+        task: What is to be distilled; its student factory takes a `StudentConfig`.
+        proxy: Length, rungs and subset of the proxy; None is 24 epochs with rungs at 3, 6, 12, 24.
+        max_params: Parameters that a student may have; None is no limit. Likewise:
+        max_flops: Floating-point operations for one image, two for each multiplication with addition.
+        max_latency_ms: Milliseconds for one image on one CPU thread of this machine.
+        budget: Parameters, for the objective `budget_gap`.
+        knowledge: As for `DistillationObjective`.
+
+    Raises:
+        ValueError: For a task with one student, or a limit that is not positive.
+    """
+
+    chooses_student: ClassVar[bool] = True
+    DEFAULT_PROXY: ClassVar[ProxyConfig] = ProxyConfig(epochs=24, rungs=(3, 6, 12, 24))
+
+    def __init__(
+        self,
+        task: ImageClassification,
+        *,
+        proxy: ProxyConfig | None = None,
+        max_params: float | None = None,
+        max_flops: float | None = None,
+        max_latency_ms: float | None = None,
+        budget: float | None = None,
+        knowledge: TeacherKnowledge | str | Path | None = None,
+    ) -> None:
+        if not task.is_open:
+            raise ValueError(
+                "This task has one student, so there is none to choose. Pass a function that takes a StudentConfig as "
+                "`student` of the task, or use DistillationObjective."
+            )
+        super().__init__(task, proxy=proxy or self.DEFAULT_PROXY, knowledge=knowledge)
+        given = (max_params, max_flops, max_latency_ms)
+        self.limits = {name: limit for name, limit in zip(LIMITS.values(), given, strict=True) if limit is not None}
+        for name, limit in {**self.limits, "budget": budget}.items():
+            if limit is not None and not limit > 0:
+                raise ValueError(f"The limit of {name} must be > 0; got {limit!r}.")
+        self.budget = budget
+        self._tasks: dict[StudentConfig, ImageClassification] = {}
+        self._costs: dict[StudentConfig, dict[str, float]] = {}
+
+    def __call__(self, trial: Trial) -> tuple[float, ...]:
+        """Run one trial."""
+        space, seed = self.bind(trial.study)
+        goals = goals_of(trial.study)
+        recipe = space.suggest(trial)
+        trial.set_user_attr(RECIPE, str(Recipe(recipe.distiller, training=recipe.training)))
+        trial.set_user_attr(STUDENT, str(recipe.student))
+        task, costs = self._admit(trial, recipe)
+        started = time.perf_counter()
+        rung: Rung | None = None
+        values: tuple[float, ...] = ()
+        try:
+            seeded = trial_seed(seed, trial)
+            training = StudentTraining(task, recipe, self.proxy, seed=seeded, knowledge=self.knowledge)
+            for rung in training.run():
+                values = self._values(goals, rung.metrics, costs)
+                report(trial, values, rung.epoch)
+                collapsed = reason_to_reject(validation=rung.metrics.cross_entropy, num_classes=task.num_classes)
+                if collapsed is not None:
+                    raise reject(trial, collapsed)
+                if rung.epoch < self.proxy.epochs and should_prune(trial):
+                    raise optuna.TrialPruned(f"pruned at epoch {rung.epoch}")
+        except (InvalidChainError, DeadTermError) as error:
+            raise reject(trial, f"cannot teach: {error}") from None
+        except LossRejected as rejected:
+            raise reject(trial, str(rejected)) from None
+        finally:
+            trial.set_user_attr("seconds", round(time.perf_counter() - started, 3))
+            if rung is not None:
+                self._record(trial, rung)
+        return values
+
+    def task_of(self, recipe: Recipe) -> ImageClassification:
+        """Give the task with the student of a recipe.
+
+        Raises:
+            ValueError: If the student cannot be built.
+        """
+        assert recipe.student is not None
+        if recipe.student not in self._tasks:
+            self._tasks[recipe.student] = _build(self.task, recipe.student)
+        return self._tasks[recipe.student]
+
+    def options(self) -> dict[str, Any]:
+        """Give the arguments, beside task and knowledge, that create the same objective in another process."""
+        limits = {argument: self.limits.get(name) for argument, name in LIMITS.items()}
+        return {"proxy": self.proxy, "budget": self.budget, **limits}
+
+    def costs_of(self, study: Study, recipe: Recipe) -> dict[str, float]:
+        """Measure what the student of a recipe costs; its latency once in a study, so that equal students are equal."""
+        assert recipe.student is not None
+        if recipe.student not in self._costs:
+            task = self.task_of(recipe)
+            network, image = task.make_student(seed=0), torch.zeros(1, *task.image_shape)
+            costs = {"parameters": float(task.student_parameters), "flops": float(count_flops(network, image))}
+            known = study.user_attrs.get(LATENCIES, {})
+            name = str(recipe.student)
+            if name not in known:
+                known = {**study.user_attrs.get(LATENCIES, {}), name: round(latency_ms(network, image), 4)}
+                study.set_user_attr(LATENCIES, known)
+            costs["latency_ms"] = known[name]
+            if self.budget is not None:
+                costs["budget_gap"] = abs(costs["parameters"] - self.budget) / self.budget
+            self._costs[recipe.student] = costs
+        return self._costs[recipe.student]
+
+    def bind(self, study: Study) -> tuple[Space, int]:
+        """Tie the study to this task, as `DistillationObjective.bind` does, and check its objectives.
+
+        Raises:
+            StudyMismatchError: If the study was run on something else, or its objectives are not among `GOALS`.
+            ValueError: For the objective `budget_gap` without a budget.
+        """
+        if "budget_gap" in goals_of(study) and self.budget is None:
+            raise ValueError("The objective budget_gap needs a budget: pass budget=<parameters>.")
+        return super().bind(study)
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that must not change inside a study, as plain JSON."""
+        limits = {**self.limits, **({} if self.budget is None else {"budget": self.budget})}
+        return {**self.task.describe(), "proxy": self.proxy.to_dict(), "limits": limits}
+
+    def live_space(self, space: Space) -> Space:
+        """Leave out what cannot teach on the maps of this task; of all students, the first one has to do."""
+        if not isinstance(space, UniADSSpace) or not space.distiller or space.student is None:
+            return space
+        for student in space.student.all():
+            try:
+                shape = self.task_of(Recipe(student=student)).student_layer.shape
+            except ValueError:
+                continue
+            found = probe_points(shape, self.task.teacher_layer.shape, self.task.num_classes)
+            return space.without([DeadCell(*cell) for cell in sorted(found)])
+        return space
+
+    def _admit(self, trial: Trial, recipe: Recipe) -> tuple[ImageClassification, dict[str, float]]:
+        """Build and measure the student of a trial, or end the trial as infeasible."""
+        if recipe.student is None:
+            raise StudyMismatchError(
+                f"The space of the study {trial.study.study_name!r} has no students, but this task needs one chosen."
+            )
+        try:
+            task = self.task_of(recipe)
+        except ValueError as error:
+            trial.set_constraint(STUDENT, 1.0)
+            raise reject(trial, f"infeasible: {error}") from None
+        costs = self.costs_of(trial.study, recipe)
+        for name, value in costs.items():
+            trial.set_user_attr(name, value)
+        broken = []
+        for name, limit in self.limits.items():
+            # Relative, so that constraints of different units can be added up.
+            trial.set_constraint(name, costs[name] / limit - 1)
+            if costs[name] > limit:
+                broken.append(f"{costs[name]:,.6g} {name}, allowed {limit:,.6g}")
+        if broken:
+            raise reject(trial, f"infeasible: {'; '.join(broken)}")
+        return task, costs
+
+    def _values(self, goals: Sequence[str], metrics: Metrics, costs: Mapping[str, float]) -> tuple[float, ...]:
+        found = {"cross_entropy": metrics.cross_entropy, "error": 1 - metrics.accuracy, **costs}
+        return tuple(found[name] for name in goals)
+
+    def infeasible(self, study: Study) -> str:
+        """Say by how much the students that were tried break the limits, for a study in which none was feasible."""
+        found = []
+        for name, limit in self.limits.items():
+            tried = [trial.user_attrs[name] for trial in study.get_trials(deepcopy=False) if name in trial.user_attrs]
+            if tried and min(tried) > limit:
+                found.append(f"the smallest student that was tried has {min(tried):,.6g} {name}, allowed {limit:,.6g}")
+        return "; ".join(found)
+
+
+def goals_of(study: Study) -> list[str]:
+    """Read the objectives of a study: its metric names.
+
+    Raises:
+        StudyMismatchError: If it has none, or others than those that this package can measure.
+    """
+    names = study.metric_names or []
+    unknown = [name for name in names if name not in GOALS]
+    if len(names) != len(study.directions) or unknown:
+        raise StudyMismatchError(
+            f"The study {study.study_name!r} has {len(study.directions)} directions and the metric names {names}; each "
+            f"direction needs one of {', '.join(GOALS)}. Create it with create_study(method='uniads', objectives=...)."
+        )
+    return list(names)
+
+
+def _build(task: ImageClassification, student: StudentConfig) -> ImageClassification:
+    try:
+        return task.with_student(student)
+    except Exception as error:  # of a user's factory, which may raise anything
+        raise ValueError(f"the student {student} cannot be built: {type(error).__name__}: {error}") from error

@@ -1,0 +1,159 @@
+"""The main job of a joint search: trials, a front of students, and an honest table for its knee."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_kd.joint_objective import JointDistillationObjective, goals_of
+from optuna_kd.objective import REJECTED
+from optuna_kd.recipe import Recipe
+from optuna_kd.runner.confirmation import confirm
+from optuna_kd.runner.controls import LABELS_ONLY, PLAIN_KD, best_of_grid, control_recipes, run_controls
+from optuna_kd.runner.jobs import run_full
+from optuna_kd.runner.ledger import SEED_SPACE
+from optuna_kd.runner.main_job import MainJob
+from optuna_kd.runner.plan import METHODS, PRUNED_SHARE
+from optuna_kd.runner.result import LABELS, PLAIN, SEARCHED, TUNED, FrontRow, SearchResult
+from optuna_kd.runner.workers import Job
+from optuna_kd.study import count_complete, count_finished, front, recipe_of, record_confirmed
+from optuna_kd.training.full import student_card
+
+KNEE = 5  # students of the front that are trained in full: those nearest to the knee
+TOTAL = "optuna_kd_total_trials"  # user attribute of a study: how many trials it will have, for its sampler
+
+
+class JointJob(MainJob):
+    """One run of a joint search; its methods are its phases, in order."""
+
+    objective: JointDistillationObjective
+
+    def _find_recipes(self) -> dict[str, Recipe]:
+        """Run trials, take the knee of their front, and score controls for its student."""
+        run, plan = self.run, self.plan
+        recipes, seeds = plan.confirm
+        controls = len(control_recipes(self.study))
+        after = run.proxy_cost * (controls + recipes * seeds) + plan.epochs * (plan.seeds * METHODS + KNEE)
+        trials = max(0, (plan.trials or 0) - count_finished(self.study))
+        run.clock.planned = run.proxy_cost * PRUNED_SHARE * trials + after
+        if plan.trials is not None:
+            self.study.set_user_attr(TOTAL, plan.trials)
+        self._run_trials(after)
+        self._require_complete()
+        self._front = front(self.study)
+        tried, complete = count_finished(self.study), count_complete(self.study)
+        self.say.note(f"Tried      {tried} students and recipes, {complete} to the end, the others pruned")
+        self._train_front()
+        knee = recipe_of(self.study, self._front[0])
+        run_controls(run, self.controls, knee.student)
+        grid = best_of_grid(self.study, self.controls, max(1, recipes), knee.student)
+        (tuned,) = confirm(run, self.confirmation, (grid,), seeds if recipes else 0)
+        record_confirmed(self.study, knee)
+        labels, plain = (dataclasses.replace(recipe, student=knee.student) for recipe in (LABELS_ONLY, PLAIN_KD))
+        return {LABELS: labels, PLAIN: plain, TUNED: tuned, SEARCHED: knee}
+
+    def _train_front(self) -> None:
+        """Train the students nearest to the knee in full, with one seed each."""
+        jobs = {}
+        for trial in self._front[:KNEE]:
+            recipe = recipe_of(self.study, trial)
+            key = self._full_key(recipe, 0)
+            jobs[key] = Job(key, run_full, (recipe, self.plan.epochs, 0, str(self._student_file(recipe, 0).resolve())))
+        missing = [job for key, job in jobs.items() if not self._is_trained(job)]
+        self.say.phase("Front", len(jobs), len(jobs) - len(missing))
+        for key, found in self.run.results(missing):
+            if self.full.get(key) is None:
+                point = {"seed": found["seed"]}
+                self.full.put(key, found["val_accuracy"], found, params=point, distributions=SEED_SPACE)
+            self.run.advance(self.plan.epochs)
+
+    def _conclude(self, methods: Mapping[str, Recipe], records: Mapping[str, list[dict[str, Any]]]) -> SearchResult:
+        result = super()._conclude(methods, records)
+        rows = sorted((self._front_row(trial) for trial in self._front), key=lambda row: row.costs["parameters"])
+        sentence = knee_sentence(rows, methods[SEARCHED], goals_of(self.study))
+        result = dataclasses.replace(result, front=tuple(rows), knee=sentence)
+        summary = self.setup.folder / "summary.json"
+        content = json.loads(summary.read_text(encoding="utf-8"))
+        content["front"] = [_as_json(row) for row in rows]
+        content["knee"] = sentence
+        summary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        return result
+
+    def _front_row(self, trial: FrozenTrial) -> FrontRow:
+        recipe = recipe_of(self.study, trial)
+        values = dict(zip(goals_of(self.study), trial.values, strict=True))
+        costs = {name: float(trial.user_attrs[name]) for name in ("parameters", "flops", "latency_ms")}
+        record, file = self.full.get(self._full_key(recipe, 0)), self._student_file(recipe, 0)
+        if record is None or not file.exists():
+            return FrontRow(trial.number, recipe, values, costs)
+        folder = self.setup.folder / "front" / f"trial-{trial.number}"
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, folder / "student.pt")
+        recipe.save(folder / "recipe.json")
+        card = {**student_card(self.objective.task_of(recipe)), "recipe": str(recipe), "runs": [record]}
+        (folder / "summary.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        return FrontRow(trial.number, recipe, values, costs, record["val_accuracy"], record["test_accuracy"], folder)
+
+    def _best_so_far(self) -> str:
+        try:
+            trials = front(self.study)
+        except ValueError:
+            return "no complete, feasible trial yet"
+        knee = trials[0]
+        return f"front of {len(trials)}, knee {', '.join(f'{value:.4g}' for value in knee.values)}"
+
+    def _require_complete(self) -> None:
+        trials = self.study.get_trials(deepcopy=False)
+        if any(trial.state == TrialState.COMPLETE for trial in trials):
+            return
+        infeasible = self.objective.infeasible(self.study)
+        if infeasible:
+            raise ValueError(f"No student that was tried keeps the limits: {infeasible}. Relax them, or search others.")
+        reasons = Counter(trial.user_attrs[REJECTED] for trial in trials if REJECTED in trial.user_attrs)
+        common = f" The commonest reason: {reasons.most_common(1)[0][0]}." if reasons else ""
+        raise ValueError(
+            f"None of the {len(trials)} trials ran to its end; {reasons.total()} were rejected.{common} Try a lower "
+            "learning rate, or more trials."
+        )
+
+
+def knee_sentence(rows: Sequence[FrontRow], knee: Recipe, goals: Sequence[str]) -> str:
+    """Say which row is recommended, and what its neighbours on the front would cost or gain.
+
+    Args:
+        rows: The front, the smallest student first.
+        knee: The recommended recipe.
+        goals: Names of the objectives, the first of them a quality.
+    """
+    place = next(index for index, row in enumerate(rows) if row.recipe == knee)
+    goal, own = goals[0], rows[place]
+    parts = [
+        f"The knee of the front is the student of {own.costs['parameters']:,.0f} parameters (trial {own.trial}), "
+        f"nearest to the best of every objective"
+    ]
+    for step, word in ((-1, "smaller"), (1, "larger")):
+        if 0 <= place + step < len(rows):
+            other = rows[place + step]
+            change = other.values[goal] - own.values[goal]
+            parts.append(f"the next {word} one ({other.costs['parameters']:,.0f}) changes its {goal} by {change:+.3g}")
+    return "; ".join(parts) + "."
+
+
+def _as_json(row: FrontRow) -> dict[str, Any]:
+    return {
+        "trial": row.trial,
+        "student": str(row.recipe.student),
+        "recipe": row.recipe.to_dict(),
+        "values": dict(row.values),
+        "costs": dict(row.costs),
+        "val_accuracy": row.val_accuracy,
+        "test_accuracy": row.test_accuracy,
+        "folder": str(Path("front") / row.folder.name) if row.folder else None,
+    }

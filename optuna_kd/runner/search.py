@@ -1,0 +1,194 @@
+"""The front door of the runner: arguments turned into a study, an objective and a job."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
+from sqlalchemy.exc import ArgumentError
+
+from optuna_kd.joint_objective import JointDistillationObjective
+from optuna_kd.objective import DistillationObjective
+from optuna_kd.recipe import ProxyConfig, StudentConfig
+from optuna_kd.runner.joint_job import JointJob
+from optuna_kd.runner.main_job import MainJob, Setup
+from optuna_kd.runner.plan import Plan, parse_duration
+from optuna_kd.runner.progress import Reporter, create_reporter
+from optuna_kd.runner.result import SearchResult
+from optuna_kd.runner.teacher import check_teacher
+from optuna_kd.search_space import Space, create_space
+from optuna_kd.storages import DEFAULT_URL, create_storage, is_shareable
+from optuna_kd.study import METHODS, SAMPLERS, Method, create_study
+from optuna_kd.training.task import ImageClassification
+
+
+def search(
+    task: ImageClassification,
+    *,
+    method: str = "auto-kd",
+    trials: int | None = None,
+    budget: str | float | None = None,
+    workers: int = 1,
+    storage: str | BaseStorage | None = DEFAULT_URL,
+    study_name: str | None = None,
+    seed: int = 0,
+    space: str | Space | None = None,
+    objectives: Sequence[str] | None = None,
+    max_params: float | None = None,
+    max_flops: float | None = None,
+    max_latency_ms: float | None = None,
+    budget_params: float | None = None,
+    sampler: str | BaseSampler | None = None,
+    pruner: BasePruner | None = None,
+    reward: str = "bounded",
+    proxy: ProxyConfig | None = None,
+    epochs: int = 60,
+    seeds: int = 10,
+    confirm: tuple[int, int] | Literal[0] = (5, 3),
+    directory: str | Path = "runs",
+    progress: bool | Reporter = True,
+    name: str | None = None,
+    student_config: StudentConfig | None = None,
+) -> SearchResult:
+    """Find a recipe, or a student and its recipe; train it so and with the controls, and compare them honestly.
+
+    Running it again with the same arguments goes on where it was stopped; finished work is kept.
+
+    Args:
+        task: What is to be distilled. For "uniads" its student factory takes a `StudentConfig`.
+        method: "auto-kd": the recipe for one student; "uniads": student and recipe together, a front of them.
+        trials: Total of the study; 60 unless a budget is given.
+        budget: Instead of trials: the time for all of it, in seconds or as text ("20m", "1h30m").
+        workers: Processes; each gets its share of the cores. More than one need a storage with a URL.
+        storage: A database URL; None keeps everything in memory.
+        study_name: None derives it from everything that must not change inside a study.
+        seed: All randomness derives from it.
+        space: "auto-kd", "auto-kd-extended", "feature-only", "naive", "uniads", or a space; None is the method's.
+        objectives: What "uniads" minimises; see `create_study`.
+        max_params: Of "uniads": parameters that a student may have. Likewise:
+        max_flops: Floating-point operations for one image.
+        max_latency_ms: Milliseconds for one image on one CPU thread of this machine.
+        budget_params: For its objective `budget_gap`.
+        sampler: "mcts", "uct", "uniads", "random", "tpe", "nsga2", or an Optuna sampler; None is the method's.
+        pruner: None is the method's.
+        reward: Of "auto-kd": "bounded", "paper", "ce", "ce-l1" or "accuracy".
+        proxy: Length, rungs and subset of the proxies.
+        epochs: Of each full training.
+        seeds: Students per method in the closing table.
+        confirm: How many of the best recipes are scored again, and with how many new seeds each; 0 for none.
+        directory: Results are written to `<directory>/<study name>/`.
+        progress: False says nothing.
+        name: First part of a derived study name; None is the method.
+        student_config: The student by its registered name, for the recipe file; None for a student of your own.
+
+    Raises:
+        StudyMismatchError: If the study exists with other settings; both are named.
+        StorageError: If the storage cannot be opened.
+        TeacherError: If the teacher is not better than chance.
+        ValueError: For arguments out of range.
+    """
+    confirm_plan = (confirm, 0) if isinstance(confirm, int) else confirm
+    seconds = parse_duration(budget) if budget is not None else None
+    plan = Plan(60 if trials is None and seconds is None else trials, seconds, confirm_plan, epochs, seeds, workers)
+    preset = METHODS[method]
+    limits = {"max_params": max_params, "max_flops": max_flops, "max_latency_ms": max_latency_ms}
+    objective = _objective(task, preset, proxy, reward, {**limits, "budget": budget_params})
+    space = space if isinstance(space, Space) else create_space(space or preset.space)
+    sampler = sampler or preset.sampler
+    if isinstance(sampler, str):
+        SAMPLERS[sampler]  # names and teacher are checked before anything is written
+    teacher = check_teacher(task)
+    check_shareable(storage, workers)
+    opened = create_storage(storage)
+    study_name = study_name or derived_name(name or method, objective, seed, space, sampler, objectives)
+    reporter = create_reporter(progress)
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # failed trials are told by the reporter
+    try:
+        study = create_study(
+            method,
+            storage=opened,
+            study_name=study_name,
+            seed=seed,
+            space=space,
+            objectives=objectives,
+            sampler=sampler,
+            pruner=pruner,
+            load_if_exists=True,
+        )
+        setup = Setup(
+            task=task,
+            teacher=teacher,
+            objective=objective,
+            study=study,
+            plan=plan,
+            storage=opened,
+            shared=str(storage) if is_shareable(storage) else opened,
+            sampler=sampler,
+            seed=seed,
+            folder=Path(directory) / study.study_name,
+            say=reporter,
+            student_config=student_config,
+        )
+        return (JointJob if preset.objectives else MainJob)(setup)()
+    finally:
+        reporter.close()
+        optuna.logging.set_verbosity(verbosity)
+
+
+def _objective(
+    task: ImageClassification,
+    preset: Method,
+    proxy: ProxyConfig | None,
+    reward: str,
+    limits: Mapping[str, float | None],
+) -> DistillationObjective:
+    if preset.objectives:
+        if reward != "bounded":
+            raise ValueError(f"The method has objectives and no reward; got reward={reward!r}.")
+        return JointDistillationObjective(task, proxy=proxy, **limits)  # type: ignore[arg-type]
+    if given := [name for name, limit in limits.items() if limit is not None]:
+        raise ValueError(f"Limits are for students that the search chooses; got {', '.join(given)} for one student.")
+    return DistillationObjective(task, proxy=proxy, reward=reward)
+
+
+def check_shareable(storage: str | BaseStorage | None, workers: int) -> None:
+    """Check that so many workers can open a storage; a URL that cannot be read passes, opening it says why.
+
+    Raises:
+        ValueError: If it is in one process's memory and there are more workers.
+    """
+    with contextlib.suppress(ArgumentError):
+        if workers > 1 and not is_shareable(storage):
+            raise ValueError(
+                f"{workers} workers need a storage with a URL, because they are processes; with a storage in memory "
+                "use workers=1."
+            )
+
+
+def derived_name(
+    name: str,
+    objective: DistillationObjective,
+    seed: int,
+    space: Space,
+    sampler: str | BaseSampler,
+    objectives: Sequence[str] | None = None,
+) -> str:
+    """Derive a study name from everything that must not change inside a study."""
+    described = {
+        **objective.describe(),
+        "seed": seed,
+        "space": space.to_dict(),
+        "sampler": sampler if isinstance(sampler, str) else type(sampler).__name__,
+        **({} if objectives is None else {"objectives": list(objectives)}),
+    }
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+    return f"{name}-{digest[:8]}"
