@@ -69,7 +69,10 @@ class CKAPruner(BasePruner):
         maximize = study.direction == StudyDirection.MAXIMIZE
         if not is_promotable(value, [*competing, value], self.reduction_factor, maximize=maximize):
             return True
-        return not is_closing(trial.user_attrs.get(GAPS, {}), study.user_attrs.get(CONTROL_GAPS, {}), self.patience)
+        # A trial that runs again starts with a copy of the old attributes, not of the old reports.
+        told = trial.user_attrs.get(GAPS, {})
+        gaps = {rung: gap for rung, gap in told.items() if int(rung) in trial.intermediate_values}
+        return not is_closing(gaps, study.user_attrs.get(CONTROL_GAPS, {}), self.patience)
 
 
 def is_promotable(value: float, competing: Sequence[float], reduction_factor: float, *, maximize: bool) -> bool:

@@ -27,10 +27,10 @@ from optuna_kd.runner import search as front_door
 from optuna_kd.runner.controls import control_recipes, kd_grid
 from optuna_kd.runner.jobs import SESSION
 from optuna_kd.runner.plan import Plan, parse_duration
-from optuna_kd.runner.search import derived_name
 from optuna_kd.runner.progress import SilentReporter
 from optuna_kd.runner.result import LABELS, PLAIN, SEARCHED, TUNED, SearchResult, conclude, judge
 from optuna_kd.runner.run import Clock
+from optuna_kd.runner.search import derived_name
 from optuna_kd.runner.teacher import TeacherError
 from optuna_kd.search_space import create_space
 from optuna_kd.storages import create_storage
