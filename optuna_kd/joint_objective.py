@@ -14,7 +14,7 @@ from optuna.study import Study
 from optuna.trial import Trial
 
 from optuna_kd.distillers import DeadTermError, InvalidChainError, probe_points
-from optuna_kd.models import count_flops, latency_ms
+from optuna_kd.models import count_flops, latency_ms, student_label
 from optuna_kd.objective import DistillationObjective, trial_seed
 from optuna_kd.pruners import reason_to_reject, reject, report, should_prune
 from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig
@@ -110,7 +110,7 @@ class JointDistillationObjective(DistillationObjective):
         goals = goals_of(trial.study)
         recipe = space.suggest(trial)
         trial.set_user_attr(RECIPE, str(Recipe(recipe.distiller, training=recipe.training)))
-        trial.set_user_attr(STUDENT, str(recipe.student))
+        trial.set_user_attr(STUDENT, student_label(recipe.student) if recipe.student else "")
         task, costs = self._admit(trial, recipe)
         started = time.perf_counter()
         rung: Rung | None = None
@@ -160,7 +160,7 @@ class JointDistillationObjective(DistillationObjective):
             network, image = task.make_student(seed=0), torch.zeros(1, *task.image_shape)
             costs = {"parameters": float(task.student_parameters), "flops": float(count_flops(network, image))}
             known = study.user_attrs.get(LATENCIES, {})
-            name = str(recipe.student)
+            name = student_label(recipe.student)
             if name not in known:
                 known = {**study.user_attrs.get(LATENCIES, {}), name: round(latency_ms(network, image), 4)}
                 study.set_user_attr(LATENCIES, known)
@@ -257,4 +257,6 @@ def _build(task: ImageClassification, student: StudentConfig) -> ImageClassifica
     try:
         return task.with_student(student)
     except Exception as error:  # of a user's factory, which may raise anything
-        raise ValueError(f"the student {student} cannot be built: {type(error).__name__}: {error}") from error
+        raise ValueError(
+            f"the student {student_label(student)} cannot be built: {type(error).__name__}: {error}"
+        ) from error

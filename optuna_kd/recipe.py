@@ -423,8 +423,12 @@ class Recipe:
 
 
 def halving_rungs(epochs: int, count: int = 4) -> tuple[int, ...]:
-    """Give the rungs of successive halving: all epochs, half of them, and so on; (3, 6, 12, 24) for 24."""
-    return tuple(sorted({max(1, round(epochs / 2**power)) for power in range(count)}))
+    """Give the rungs of successive halving: all epochs, half of them, and so on; (3, 6, 12, 24) for 24.
+
+    At most `count`, and none below two epochs: after a single one a student of any recipe may still be guessing.
+    """
+    rungs = {round(epochs / 2**power) for power in range(count)}
+    return tuple(sorted(rung for rung in rungs if rung >= min(2, epochs)))
 
 
 def canonical(recipe: Recipe) -> Recipe:

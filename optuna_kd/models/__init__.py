@@ -9,7 +9,7 @@ from optuna_kd.models.create import check_input, count_parameters, create_model,
 from optuna_kd.models.knowledge import FrozenTeacher, Knowledge, Observer, TappedLayer
 from optuna_kd.models.layout import latency_ms, memory_format
 from optuna_kd.models.modes import evaluating, unwrap
-from optuna_kd.models.students import STUDENTS, create_student, student_name
+from optuna_kd.models.students import STUDENTS, create_student, student_label, student_name
 from optuna_kd.models.taps import find_layer, list_maps
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "load_weights",
     "memory_format",
     "model_names",
+    "student_label",
     "student_name",
     "unwrap",
 ]

@@ -50,6 +50,12 @@ def student_name(config: StudentConfig) -> str:
     return STUDENTS[config.name](config.options)
 
 
+def student_label(config: StudentConfig) -> str:
+    """Name a student for people: by its network where the family is known, else with its options in brackets."""
+    known = not config.options or config.name in STUDENTS
+    return student_name(config) if known else str(config)
+
+
 def _staged(family: str, options: Mapping[str, Scalar]) -> tuple[str, float]:
     """Read the options of a family of three stages: its blocks, and the factor of its channels."""
     missing = [name for name in STAGED[:4] if name not in options]

@@ -21,7 +21,7 @@ from rich.table import Table
 from torch import nn
 
 from optuna_kd.analysis.statistics import Comparison, compare
-from optuna_kd.models import count_parameters, latency_ms
+from optuna_kd.models import count_parameters, latency_ms, student_label
 from optuna_kd.recipe import Recipe, StudentConfig
 from optuna_kd.training.full import mean_and_sd, student_card
 from optuna_kd.training.task import ImageClassification
@@ -116,9 +116,10 @@ class SearchResult:
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column(f"{self.part} %", justify="right", no_wrap=True)
         for row in self.front:
+            assert row.recipe.student is not None
             accuracy = row.test_accuracy if self.part == "test" else row.val_accuracy
             table.add_row(
-                ("* " if row.recipe == self.recipe else "  ") + str(row.recipe.student),
+                ("* " if row.recipe == self.recipe else "  ") + student_label(row.recipe.student),
                 *(f"{row.values[goal]:.4g}" for goal in goals if goal not in row.costs),
                 f"{row.costs['parameters']:,.0f}",
                 f"{row.costs['flops'] / 1e6:.3g}",
@@ -210,7 +211,7 @@ def conclude(
         runs = records[method]
         values[method] = [run[field] for run in runs]
         seconds = sum(run["seconds"] for run in runs) / len(runs)
-        rows.append(Row(method, str(recipe), tuple(values[method]), parameters, latency, seconds))
+        rows.append(Row(method, str(replace(recipe, student=None)), tuple(values[method]), parameters, latency, seconds))
     controls = {name: found for name, found in values.items() if name != SEARCHED}
     comparisons = compare(values[SEARCHED], controls)
     verdict = judge(comparisons, same_recipe=methods[SEARCHED] == methods[TUNED])

@@ -23,7 +23,7 @@ from optuna_kd.data import (
     create_augmentation,
     stratified_split,
 )
-from optuna_kd.models import check_input, checksum, evaluating, find_layer, unwrap
+from optuna_kd.models import check_input, checksum, evaluating, find_layer, student_label, unwrap
 from optuna_kd.models.knowledge import FrozenTeacher, Observer, TappedLayer, logits_of
 from optuna_kd.recipe import Recipe, StudentConfig
 from optuna_kd.registry import suggest_name
@@ -169,7 +169,7 @@ class ImageClassification:
         closed = copy.copy(self)
         closed.is_open, closed.student_config = False, student
         factory = cast(Callable[[StudentConfig], nn.Module], self._student_factory)
-        closed._set_student(functools.partial(factory, student), str(student))
+        closed._set_student(functools.partial(factory, student), student_label(student))
         return closed
 
     def for_recipe(self, recipe: Recipe) -> ImageClassification:
