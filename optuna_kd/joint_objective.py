@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import optuna
 import torch
@@ -14,11 +14,11 @@ from optuna.study import Study
 from optuna.trial import Trial
 
 from optuna_kd.distillers import DeadTermError, InvalidChainError, probe_points
+from optuna_kd.goals import GOALS
 from optuna_kd.models import count_flops, latency_ms, student_label
 from optuna_kd.objective import DistillationObjective, trial_seed
-from optuna_kd.pruners import reason_to_reject, reject, report, should_prune
+from optuna_kd.pruners import reason_to_reject, reject, report, should_prune, values_at
 from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig
-from optuna_kd.registry import Registry
 from optuna_kd.rewards import Metrics
 from optuna_kd.search_space import DeadCell, Space, UniADSSpace
 from optuna_kd.study import RECIPE, StudyMismatchError
@@ -26,32 +26,11 @@ from optuna_kd.training.offline import TeacherKnowledge
 from optuna_kd.training.task import ImageClassification
 from optuna_kd.training.trainer import LossRejected, Rung, StudentTraining
 
+FEW = 4  # trials at a rung, below which nothing can be said about it
 LATENCIES = "latency_ms"  # user attribute of a study, {student: milliseconds}
 STUDENT = "student"  # user attribute of a trial, for people; name of the constraint that it can be built
 
 LIMITS = {"max_params": "parameters", "max_flops": "flops", "max_latency_ms": "latency_ms"}  # argument: cost
-
-
-@dataclass(frozen=True)
-class Goal:
-    """Something to minimise.
-
-    Args:
-        kind: "quality" is measured on validation data at every rung, "cost" on the untrained student.
-        description: One phrase.
-    """
-
-    kind: Literal["quality", "cost"]
-    description: str
-
-
-GOALS: Registry[Goal] = Registry("objective")
-GOALS.add("cross_entropy", Goal("quality", "validation cross-entropy, in nats"))
-GOALS.add("error", Goal("quality", "share of wrong classes on the validation data"))
-GOALS.add("parameters", Goal("cost", "parameters of the student"))
-GOALS.add("flops", Goal("cost", "floating-point operations for one image"))
-GOALS.add("latency_ms", Goal("cost", "milliseconds for one image on one CPU thread, measured"))
-GOALS.add("budget_gap", Goal("cost", "|parameters - budget| / budget, the paper's eq. 2"))
 
 
 class JointDistillationObjective(DistillationObjective):
@@ -59,8 +38,8 @@ class JointDistillationObjective(DistillationObjective):
 
     The objectives are the metric names of the study, which `create_study(method="uniads", objectives=...)` sets. A
     student that breaks a limit, or cannot be built, is not trained: its trial is pruned as infeasible, with the
-    reason. At every rung the values are reported; trials whose loss is not finite, explodes, or is no better than
-    guessing after the first rung are pruned, with the reason in the attribute `reject_reason`.
+    reason. At every rung the values are reported; trials whose loss is not finite or explodes, or that are no better
+    than guessing where most others are, are pruned, with the reason in the attribute `reject_reason`.
 
     Args:
         task: What is to be distilled; its student factory takes a `StudentConfig`.
@@ -122,7 +101,7 @@ class JointDistillationObjective(DistillationObjective):
                 values = self._values(goals, rung.metrics, costs)
                 report(trial, values, rung.epoch)
                 collapsed = reason_to_reject(validation=rung.metrics.cross_entropy, num_classes=task.num_classes)
-                if collapsed is not None:
+                if collapsed is not None and not self._is_early(trial, goals, rung.epoch):
                     raise reject(trial, collapsed)
                 if rung.epoch < self.proxy.epochs and should_prune(trial):
                     raise optuna.TrialPruned(f"pruned at epoch {rung.epoch}")
@@ -223,6 +202,17 @@ class JointDistillationObjective(DistillationObjective):
             raise reject(trial, f"infeasible: {'; '.join(broken)}")
         return task, costs
 
+    def _is_early(self, trial: Trial, goals: Sequence[str], step: int) -> bool:
+        """Tell whether most of the other trials were guessing at this rung, too: then it says nothing about one."""
+        quality = next(name for name in goals if GOALS[name].kind == "quality")
+        chance = {"cross_entropy": math.log(self.task.num_classes), "error": 1 - 1 / self.task.num_classes}[quality]
+        others = [
+            values[goals.index(quality)]
+            for other in trial.study.get_trials(deepcopy=False)
+            if other.number != trial.number and (values := values_at(other, step, len(goals))) is not None
+        ]
+        return len(others) < FEW or sum(value < chance for value in others) < len(others) / 2
+
     def _values(self, goals: Sequence[str], metrics: Metrics, costs: Mapping[str, float]) -> tuple[float, ...]:
         found = {"cross_entropy": metrics.cross_entropy, "error": 1 - metrics.accuracy, **costs}
         return tuple(found[name] for name in goals)
@@ -244,11 +234,12 @@ def goals_of(study: Study) -> list[str]:
         StudyMismatchError: If it has none, or others than those that this package can measure.
     """
     names = study.metric_names or []
-    unknown = [name for name in names if name not in GOALS]
-    if len(names) != len(study.directions) or unknown:
+    known = [GOALS[name].kind for name in names if name in GOALS]
+    if len(known) != len(study.directions) or "quality" not in known:
         raise StudyMismatchError(
             f"The study {study.study_name!r} has {len(study.directions)} directions and the metric names {names}; each "
-            f"direction needs one of {', '.join(GOALS)}. Create it with create_study(method='uniads', objectives=...)."
+            f"direction needs one of {', '.join(GOALS)}, at least one of them a quality (cross_entropy, error). Create "
+            "it with create_study(method='uniads', objectives=...)."
         )
     return list(names)
 

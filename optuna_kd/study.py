@@ -18,6 +18,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from optuna_kd.goals import GOALS
 from optuna_kd.pareto import by_knee
 from optuna_kd.pruners import CKAPruner, ParetoHalvingPruner
 from optuna_kd.recipe import Recipe, canonical
@@ -152,8 +153,9 @@ def check_objectives(method: str, asked: Sequence[str] | None) -> tuple[str, ...
     """Give the objectives of a method, or those asked for.
 
     Raises:
-        ValueError: For objectives of a method that has one reward, and for less than two different ones.
-        UnknownNameError: For an unknown method.
+        ValueError: For objectives of a method that has one reward, for less than two different ones, and for costs
+            alone.
+        UnknownNameError: For an unknown method or objective.
     """
     preset = METHODS[method]
     if asked is None:
@@ -163,6 +165,8 @@ def check_objectives(method: str, asked: Sequence[str] | None) -> tuple[str, ...
         raise ValueError(f"The method {method!r} has one reward and no objectives to choose; got {list(goals)}.")
     if len(goals) < 2 or len(set(goals)) != len(goals):
         raise ValueError(f"The method {method!r} needs two different objectives or more; got {list(goals)}.")
+    if "quality" not in [GOALS[name].kind for name in goals]:
+        raise ValueError(f"One of the objectives has to be a quality, cross_entropy or error; got {list(goals)}.")
     return goals
 
 

@@ -16,7 +16,10 @@ MODULES = {
     ".".join(["optuna_kd", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__"): path
     for path in PACKAGE.rglob("*.py")
 }
-NO_TORCH = ("search_space", "samplers", "pruners", "analysis", "recipe", "registry", "seeds", "study", "storages")
+NO_TORCH = (
+    "search_space", "samplers", "pruners", "analysis", "recipe", "registry", "seeds", "study", "storages",
+    "goals", "pareto", "presets",
+)  # fmt: skip
 NO_OPTUNA = ("distillers", "models", "data", "training", "rewards", "student")
 
 

@@ -211,7 +211,9 @@ def conclude(
         runs = records[method]
         values[method] = [run[field] for run in runs]
         seconds = sum(run["seconds"] for run in runs) / len(runs)
-        rows.append(Row(method, str(replace(recipe, student=None)), tuple(values[method]), parameters, latency, seconds))
+        rows.append(
+            Row(method, str(replace(recipe, student=None)), tuple(values[method]), parameters, latency, seconds)
+        )
     controls = {name: found for name, found in values.items() if name != SEARCHED}
     comparisons = compare(values[SEARCHED], controls)
     verdict = judge(comparisons, same_recipe=methods[SEARCHED] == methods[TUNED])
