@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -14,7 +14,9 @@ from optuna.study import Study
 from optuna.trial import Trial
 
 from optuna_kd.distillers import InvalidChainError, probe_cells
-from optuna_kd.pruners import record_gap
+from optuna_kd.pruners import record_gap, should_prune
+from optuna_kd.pruners import report as report_values
+from optuna_kd.pruners.reporting import Values
 from optuna_kd.recipe import ProxyConfig, Recipe
 from optuna_kd.rewards import REWARDS, Metrics
 from optuna_kd.search_space import TWO_CLASSES, DeadCell, Space
@@ -196,16 +198,18 @@ class TrainingFunction(Protocol):
 
     def __call__(
         self, recipe: Recipe, *, seed: int, report: Callable[..., None]
-    ) -> float | Metrics | Mapping[str, Any]:
+    ) -> float | Sequence[float] | Metrics | Mapping[str, Any]:
         """Train a student by `recipe` and score it on validation data.
 
         Args:
             recipe: What to train with; `optuna_kd.build_distiller` makes the loss terms of it.
             seed: Of this trial.
-            report: `report(step, reward, gap=None)` at each rung; it ends the trial when it is pruned.
+            report: `report(step, reward, gap=None)` at each rung; it ends the trial when it is pruned. In a study
+                with several objectives, `report(step, values)`.
 
         Returns:
-            The reward, or `Metrics`, or a mapping with the key "reward" (the rest is stored with the trial).
+            The reward, or `Metrics`, or a mapping with the key "reward" (the rest is stored with the trial). In a
+            study with several objectives the values in their order, or a mapping that has their names.
         """
 
 
@@ -230,17 +234,17 @@ class FunctionObjective:
     def __init__(self, train: TrainingFunction, *, reward: str = "bounded") -> None:
         self.train, self.reward = train, REWARDS[reward]
 
-    def __call__(self, trial: Trial) -> float:
+    def __call__(self, trial: Trial) -> float | tuple[float, ...]:
         """Run one trial."""
         settings = settings_of(trial.study)
         recipe = space_of(trial.study).suggest(trial)
         trial.set_user_attr(RECIPE, str(recipe))
 
-        def report(step: int, reward: float, gap: float | None = None) -> None:
-            trial.report(reward, step)
+        def report(step: int, reward: Values, gap: float | None = None) -> None:
+            report_values(trial, reward, step)
             if gap is not None:
                 record_gap(trial, step, gap)
-            if trial.should_prune():
+            if should_prune(trial):
                 raise optuna.TrialPruned(f"pruned at step {step}")
 
         started = time.perf_counter()
@@ -252,14 +256,26 @@ class FunctionObjective:
             raise _reject(trial, str(rejected)) from None
         finally:
             trial.set_user_attr("seconds", round(time.perf_counter() - started, 3))
+        return self._values(trial, result)
+
+    def _values(
+        self, trial: Trial, result: float | Sequence[float] | Metrics | Mapping[str, Any]
+    ) -> float | tuple[float, ...]:
+        names = trial.study.metric_names if len(trial.study.directions) > 1 else None
         if isinstance(result, Metrics):
+            if names:
+                raise ValueError(f"The study has the objectives {names}; the training function returned Metrics.")
             return self.reward(result)
         if isinstance(result, Mapping):
-            if "reward" not in result:
-                raise ValueError(f"The training function returned no 'reward'; its keys are {sorted(result)}.")
+            wanted = names or ["reward"]
+            if missing := [name for name in wanted if name not in result]:
+                raise ValueError(f"The training function returned no {missing[0]!r}; its keys are {sorted(result)}.")
             for name, value in result.items():
                 trial.set_user_attr(name, value.item() if hasattr(value, "item") else value)
-            return float(result["reward"])
+            values = tuple(float(result[name]) for name in wanted)
+            return values if names else values[0]
+        if isinstance(result, Sequence):
+            return tuple(map(float, result))  # Optuna says where their number is wrong
         return float(result)
 
 
