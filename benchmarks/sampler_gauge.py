@@ -126,11 +126,15 @@ def version_of(sampler: str, family: str) -> str:
 
 
 @cache
-def source_hash() -> str:
-    """Hash what `MCTSSampler` is made of: the room of the samplers without what else lives there."""
+def source_hash(*, without: str | None = "nsga") -> str:
+    """Hash what `MCTSSampler` is made of: the room of the samplers without what else lives there.
+
+    Args:
+        without: The folder that is left out; None hashes all.
+    """
     folder = Path(optuna_kd.samplers.__file__).parent
     content = hashlib.sha256()
-    files = [path for path in folder.rglob("*.py") if path.name != "__init__.py" and "nsga" not in path.parts]
+    files = [path for path in folder.rglob("*.py") if path.name != "__init__.py" and without not in path.parts]
     for path in sorted(files):
         content.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
     return content.hexdigest()[:12]
