@@ -50,9 +50,9 @@ class MCTSSampler(BaseSampler):
 
     All state comes from the study's storage: any process that opens the study goes on where the last one
     stopped, and the plan of a trial, made when its first parameter is asked for, depends only on the seed, the trial
-    number and the trials in the storage. Parallel
-    workers may share a seed; unfinished trials count as if they had earned what is expected of them, so that
-    workers spread. Failed and pruned trials count too; see `optuna_kd.samplers.evidence`.
+    number and the finished trials, as long as no other trial runs: of those, a process also knows the plans that it
+    made itself. Parallel workers may share a seed; unfinished trials count as if they had earned what is expected
+    of them, so that workers spread. Failed and pruned trials count too; see `optuna_kd.samplers.evidence`.
 
     In a space of choices and short ranges nothing is repeated before all that is known has been tried.
 

@@ -38,13 +38,15 @@ def outline(view: StudyView, trials: dict[int, FrozenTrial], belief: Belief | No
         for (name, domain), split in node.splits.items():
             passed, choices = np.array(split.trials), np.array(split.choices)
             for child in sorted(split.children):
-                step = (name, _label(domain, child, view.distributions[name]))
-                children.append(describe([*path, step], split.children[child], passed[choices == child]))
+                through = passed[choices == child]
+                # That of a trial which took it: the choices may be other ones by now.
+                step = (name, _label(domain, child, trials[int(through[0])].distributions[name]))
+                children.append(describe([*path, step], split.children[child], through))
         return {
             "path": [list(step) for step in path],
             "visits": len(visitors),
             "reward": _mean(view.rewards[visitors]),
-            "value": sum(known) / len(known) if known else None,
+            "value": sum(value / len(known) for value in known) if known else None,
             "surrogate_mean": _mean(means[visitors]),
             "surrogate_sd": _root_mean_square(deviations[visitors]),
             "children": children,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
 from optuna_kd.samplers import MCTSSampler
@@ -85,7 +86,7 @@ def test_values_that_are_no_numbers_spoil_nothing(odd: float) -> None:
         value = -recipe(trial)
         return odd if trial.number % 3 == 1 else value
 
-    study = survive(objective, 24, "minimize")
+    study = survive(objective, 36, "minimize")
     study.sampler.recommend(study)  # type: ignore[attr-defined]
     values = [trial.value for trial in study.trials if trial.value is not None and math.isfinite(trial.value)]
     assert min(values) < -0.8
@@ -203,3 +204,25 @@ def test_integers_beyond_the_exact_floats_stay_on_their_grid() -> None:
 
     make_study().optimize(objective, n_trials=12)
     assert all((value + 7) % 3 == 0 for value in suggested)
+
+
+def test_a_branch_with_nothing_left_is_not_entered_again_at_the_start() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        if trial.suggest_categorical("gate", [False, True]):
+            return float(trial.suggest_categorical("a", [0, 1, 2]) * trial.suggest_int("b", 0, 3))
+        return 5.0
+
+    for seed in range(4):
+        study = optuna.create_study(direction="maximize", sampler=MCTSSampler(seed=seed))
+        study.optimize(objective, n_trials=13)
+        assert len({tuple(trial.params.items()) for trial in study.trials}) == 13
+
+
+def test_the_tree_of_a_study_whose_choices_have_changed() -> None:
+    study = optuna.create_study(direction="maximize")
+    for choices, value in ((("a", "b", "c"), "c"), (("a", "b"), "a")):
+        distributions = {"x": CategoricalDistribution(choices)}
+        study.add_trial(optuna.create_trial(params={"x": value}, distributions=distributions, value=1e308))
+    tree = MCTSSampler.tree(study)
+    assert sorted(child["path"][0][1] for child in tree["children"]) == ["a", "c"]
+    assert tree["value"] == 1e308

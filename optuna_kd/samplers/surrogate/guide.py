@@ -116,7 +116,8 @@ class Guide:
         node = self.view.finished.node_at(path)
         known = node is not None and (node.ended or node.splits) and all(step.domain.enumerable for step in path)
         if known and (name, domain) not in node.splits:  # type: ignore[union-attr]
-            before = " or ".join(sorted({repr(other) for other, _ in node.splits})) or "nothing"  # type: ignore[union-attr]
+            known_splits = node.splits  # type: ignore[union-attr]
+            before = " or ".join(sorted(f"{other!r}, with {_range(its)}" for other, its in known_splits)) or "nothing"
             after = f"after {path[-1].name!r}" if path else "first"
             notices.give(
                 "space",
@@ -212,9 +213,15 @@ class Guide:
         return Paths.joined([unplanned.paths(), *planned], len(slots))
 
     def _least_taken(self, path: Sequence[Step], name: str, domain: Domain, rng: np.random.Generator) -> float:
-        """Draw from the children that were entered least: at this node, and of those in whatever branch."""
+        """Draw from the children that were entered least: at this node, and of those in whatever branch.
+
+        Children below which nothing is left to try are left out, as long as there are others.
+        """
         view = self.view
         counts = np.zeros((2, domain.children))
+        splits = view.finished.split_at(path, name, domain), view.running.split_at(path, name, domain)
+        if splits != (None, None):
+            counts[0, ~open_children(*splits, domain.children)] = np.inf
         for tree in (view.finished, view.running):
             split = tree.split_at(path, name, domain)
             if split is not None:
