@@ -116,8 +116,8 @@ def joint_objective(seed: int) -> JointDistillationObjective:
         data="digits", teacher=None, teacher_checkpoint=None, student=None, device="cpu", epochs=None, seeds=None,
         max_train=None, batch_size=None, image_size=None, seed=seed, method="uniads", trials=None, timeout=None,
         workers=1, storage="", study_name=None, space=None, objectives=None, max_params=None, max_flops=None,
-        max_latency_ms=None, budget_params=None, chain=None, sampler=None, reward="bounded", temperatures=None,
-        proxy_epochs=None, subset=None, subset_by="images", confirm="0", runs=Path(), dry_run=False,
+        max_latency_ms=None, budget_params=None, screen=0.0, chain=None, sampler=None, reward="bounded",
+        temperatures=None, proxy_epochs=None, subset=None, subset_by="images", confirm="0", runs=Path(), dry_run=False,
     )  # fmt: skip
     task = create_task(options, load_splits(options), say=SilentReporter())
     return JointDistillationObjective(task, proxy=PROXY, knowledge=store_knowledge(task))

@@ -152,6 +152,12 @@ def search(
     budget_params: Annotated[
         float | None, typer.Option("--budget-params", help="uniads: parameters, for the objective budget_gap.")
     ] = None,
+    screen: Annotated[
+        float,
+        typer.Option(
+            "--screen", help="uniads: share of the students with the lowest training-free score (DisWOT), not trained."
+        ),
+    ] = 0.0,
     chain: Annotated[
         int | None,
         typer.Option("--chain", help="uniads: transforms of one kind of knowledge. [default: 1]", min=1, max=3),
@@ -234,6 +240,7 @@ def search(
             max_flops=max_flops,
             max_latency_ms=max_latency_ms,
             budget_params=budget_params,
+            screen=screen,
             chain=chain,
             sampler=sampler,
             reward=reward,

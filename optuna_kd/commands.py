@@ -20,7 +20,7 @@ from optuna_kd.presets import RECIPES
 from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig, halving_rungs
 from optuna_kd.rewards import REWARDS
 from optuna_kd.runner.estimate import estimate, seconds_per_step
-from optuna_kd.runner.plan import METHODS, Plan, parse_duration
+from optuna_kd.runner.plan import METHODS, Plan, check_method, parse_duration
 from optuna_kd.runner.progress import Reporter, create_reporter, format_seconds
 from optuna_kd.runner.search import check_shareable, search
 from optuna_kd.runner.teacher import cache_folder, check_teacher, teacher_file, trained_teacher
@@ -29,7 +29,7 @@ from optuna_kd.search_space import SPACES, Space, StudentSpace, UniADSSpace, cre
 from optuna_kd.storages import create_storage
 from optuna_kd.student import export_onnx
 from optuna_kd.study import METHODS as STUDY_METHODS
-from optuna_kd.study import SAMPLERS, Method, check_objectives
+from optuna_kd.study import SAMPLERS, Method
 from optuna_kd.training.full import FullRun, distill
 from optuna_kd.training.offline import LIMIT, knowledge_bytes
 from optuna_kd.training.task import ImageClassification, resolve_device
@@ -122,6 +122,7 @@ class SearchOptions(TaskOptions):
     max_flops: float | None
     max_latency_ms: float | None
     budget_params: float | None
+    screen: float
     chain: int | None
     sampler: str | None
     reward: str
@@ -150,8 +151,10 @@ def run_search(options: SearchOptions, console: Console) -> None:
     budget = parse_duration(options.timeout) if options.timeout else None
     sampler = options.sampler or options.preset.sampler
     SAMPLERS[sampler], REWARDS[options.reward]
-    objectives = tuple(options.objectives.split(",")) if options.objectives else None
-    check_objectives(options.method, objectives)
+    objectives = tuple(map(str.strip, options.objectives.split(","))) if options.objectives else None
+    limits = {"max_params": options.max_params, "max_flops": options.max_flops}
+    limits |= {"max_latency_ms": options.max_latency_ms, "budget": options.budget_params}
+    check_method(options.method, objectives=objectives, sampler=options.sampler, reward=options.reward, limits=limits)
     splits = load_splits(options)
     defaults = suitable_defaults(options, splits)
     proxy = _proxy(options, splits, defaults)
@@ -187,6 +190,7 @@ def run_search(options: SearchOptions, console: Console) -> None:
             max_flops=options.max_flops,
             max_latency_ms=options.max_latency_ms,
             budget_params=options.budget_params,
+            screen=options.screen,
             sampler=sampler,
             reward=options.reward,
             proxy=proxy,
@@ -416,6 +420,8 @@ def _space(options: SearchOptions) -> Space:
     name = options.space or options.preset.space
     if options.chooses_student:
         return _joint_space(options, name)
+    if SPACES[name] is UniADSSpace:
+        raise ValueError(f"--space {name} chooses the student: use it with --method uniads.")
     for option, value in (("--chain", options.chain), ("--objectives", options.objectives)):
         if value is not None:
             raise ValueError(f"{option} belongs to --method uniads; got {value}.")

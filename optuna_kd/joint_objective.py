@@ -16,18 +16,21 @@ from optuna.trial import Trial
 from optuna_kd.distillers import DeadTermError, InvalidChainError, probe_points
 from optuna_kd.goals import GOALS
 from optuna_kd.models import count_flops, latency_ms, student_label
-from optuna_kd.objective import DistillationObjective, trial_seed
+from optuna_kd.objective import REJECTED, DistillationObjective, trial_seed
 from optuna_kd.pruners import reason_to_reject, reject, report, should_prune, values_at
 from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig
 from optuna_kd.rewards import Metrics
 from optuna_kd.search_space import DeadCell, Space, UniADSSpace
-from optuna_kd.study import RECIPE, StudyMismatchError
+from optuna_kd.seeds import derive_seed
+from optuna_kd.study import RECIPE, StudyMismatchError, settings_of, space_of
+from optuna_kd.training.diswot import rank_students
 from optuna_kd.training.offline import TeacherKnowledge
 from optuna_kd.training.task import ImageClassification
 from optuna_kd.training.trainer import LossRejected, Rung, StudentTraining
 
 FEW = 4  # trials at a rung, below which nothing can be said about it
 LATENCIES = "latency_ms"  # user attribute of a study, {student: milliseconds}
+SCORES = "diswot_scores"  # user attribute of a study, {student: training-free score}
 STUDENT = "student"  # user attribute of a trial, for people; name of the constraint that it can be built
 
 LIMITS = {"max_params": "parameters", "max_flops": "flops", "max_latency_ms": "latency_ms"}  # argument: cost
@@ -48,6 +51,9 @@ class JointDistillationObjective(DistillationObjective):
         max_flops: Floating-point operations for one image, two for each multiplication with addition.
         max_latency_ms: Milliseconds for one image on one CPU thread of this machine.
         budget: Parameters, for the objective `budget_gap`.
+        screen: Share of the students, those with the lowest training-free score of DisWOT (`rank_students`), that
+            are not trained; in [0, 1). Counting parameters orders students better than the score does
+            (`benchmarks/diswot.py`), so it is off by default.
         knowledge: As for `DistillationObjective`.
 
     Raises:
@@ -66,6 +72,7 @@ class JointDistillationObjective(DistillationObjective):
         max_flops: float | None = None,
         max_latency_ms: float | None = None,
         budget: float | None = None,
+        screen: float = 0.0,
         knowledge: TeacherKnowledge | str | Path | None = None,
     ) -> None:
         if not task.is_open:
@@ -79,7 +86,9 @@ class JointDistillationObjective(DistillationObjective):
         for name, limit in {**self.limits, "budget": budget}.items():
             if limit is not None and not limit > 0:
                 raise ValueError(f"The limit of {name} must be > 0; got {limit!r}.")
-        self.budget = budget
+        if not 0 <= screen < 1:
+            raise ValueError(f"screen is a share of the students, in [0, 1); got {screen!r}.")
+        self.budget, self.screen = budget, screen
         self._tasks: dict[StudentConfig, ImageClassification] = {}
         self._costs: dict[StudentConfig, dict[str, float]] = {}
 
@@ -129,25 +138,24 @@ class JointDistillationObjective(DistillationObjective):
     def options(self) -> dict[str, Any]:
         """Give the arguments, beside task and knowledge, that create the same objective in another process."""
         limits = {argument: self.limits.get(name) for argument, name in LIMITS.items()}
-        return {"proxy": self.proxy, "budget": self.budget, **limits}
+        return {"proxy": self.proxy, "budget": self.budget, "screen": self.screen, **limits}
 
     def costs_of(self, study: Study, recipe: Recipe) -> dict[str, float]:
         """Measure what the student of a recipe costs; its latency once in a study, so that equal students are equal."""
         assert recipe.student is not None
+        task, image = self.task_of(recipe), torch.zeros(1, *self.task.image_shape)
         if recipe.student not in self._costs:
-            task = self.task_of(recipe)
-            network, image = task.make_student(seed=0), torch.zeros(1, *task.image_shape)
-            costs = {"parameters": float(task.student_parameters), "flops": float(count_flops(network, image))}
-            known = study.user_attrs.get(LATENCIES, {})
-            name = student_label(recipe.student)
-            if name not in known:
-                known = {**study.user_attrs.get(LATENCIES, {}), name: round(latency_ms(network, image), 4)}
-                study.set_user_attr(LATENCIES, known)
-            costs["latency_ms"] = known[name]
-            if self.budget is not None:
-                costs["budget_gap"] = abs(costs["parameters"] - self.budget) / self.budget
-            self._costs[recipe.student] = costs
-        return self._costs[recipe.student]
+            flops = float(count_flops(task.make_student(seed=0), image))
+            self._costs[recipe.student] = {"parameters": float(task.student_parameters), "flops": flops}
+        name, known = student_label(recipe.student), study.user_attrs.get(LATENCIES, {})
+        if name not in known:
+            measured = round(latency_ms(task.make_student(seed=0), image), 4)
+            known = {name: measured, **study.user_attrs.get(LATENCIES, {})}  # another worker may have been first
+            study.set_user_attr(LATENCIES, known)
+        costs = {**self._costs[recipe.student], "latency_ms": known[name]}
+        if self.budget is not None:
+            costs["budget_gap"] = abs(costs["parameters"] - self.budget) / self.budget
+        return costs
 
     def bind(self, study: Study) -> tuple[Space, int]:
         """Tie the study to this task, as `DistillationObjective.bind` does, and check its objectives.
@@ -163,6 +171,8 @@ class JointDistillationObjective(DistillationObjective):
     def describe(self) -> dict[str, Any]:
         """Everything that must not change inside a study, as plain JSON."""
         limits = {**self.limits, **({} if self.budget is None else {"budget": self.budget})}
+        if self.screen:
+            limits["screen"] = self.screen
         return {**self.task.describe(), "proxy": self.proxy.to_dict(), "limits": limits}
 
     def live_space(self, space: Space) -> Space:
@@ -180,10 +190,7 @@ class JointDistillationObjective(DistillationObjective):
 
     def _admit(self, trial: Trial, recipe: Recipe) -> tuple[ImageClassification, dict[str, float]]:
         """Build and measure the student of a trial, or end the trial as infeasible."""
-        if recipe.student is None:
-            raise StudyMismatchError(
-                f"The space of the study {trial.study.study_name!r} has no students, but this task needs one chosen."
-            )
+        assert recipe.student is not None  # `bind` has looked
         try:
             task = self.task_of(recipe)
         except ValueError as error:
@@ -200,7 +207,25 @@ class JointDistillationObjective(DistillationObjective):
                 broken.append(f"{costs[name]:,.6g} {name}, allowed {limit:,.6g}")
         if broken:
             raise reject(trial, f"infeasible: {'; '.join(broken)}")
+        if self.screen and (reason := self._screened_out(trial.study, recipe.student)):
+            raise reject(trial, reason)
         return task, costs
+
+    def _screened_out(self, study: Study, student: StudentConfig) -> str:
+        """Say why a student is not worth a training by its training-free score; empty if it is."""
+        space, scores = space_of(study), study.user_attrs.get(SCORES)
+        if scores is None:
+            if not isinstance(space, UniADSSpace) or space.student is None:
+                return ""
+            seed = derive_seed(int(settings_of(study)["seed"]), "diswot")
+            ranked = rank_students(self.task, space.student.all(), seed=seed)
+            scores = {student_label(config): score for config, score in ranked.items()}
+            study.set_user_attr(SCORES, scores)
+        own = scores.get(student_label(student))
+        lower = sum(score < own for score in scores.values()) if own is not None else len(scores)
+        if lower >= self.screen * len(scores):
+            return ""
+        return f"screened out: {lower} of {len(scores)} students have a lower training-free score ({own:.4g})"
 
     def _is_early(self, trial: Trial, goals: Sequence[str], step: int) -> bool:
         """Tell whether most of the other trials were guessing at this rung, too: then it says nothing about one."""
@@ -224,6 +249,9 @@ class JointDistillationObjective(DistillationObjective):
             tried = [trial.user_attrs[name] for trial in study.get_trials(deepcopy=False) if name in trial.user_attrs]
             if tried and min(tried) > limit:
                 found.append(f"the smallest student that was tried has {min(tried):,.6g} {name}, allowed {limit:,.6g}")
+        reasons = [trial.user_attrs.get(REJECTED, "") for trial in study.get_trials(deepcopy=False)]
+        if not found and reasons and all(reason.startswith("infeasible") for reason in reasons):
+            found.append(f"each was infeasible, the last one: {reasons[-1].removeprefix('infeasible: ')}")
         return "; ".join(found)
 
 

@@ -129,6 +129,25 @@ class DistillationObjective:
         assert rung is not None  # a proxy has at least one rung
         return self.reward(rung.metrics)
 
+    def check(self, space: Space, *, objectives: int) -> None:
+        """Refuse a space, or a number of objectives, that this objective cannot serve.
+
+        Raises:
+            StudyMismatchError: Saying what does not fit.
+        """
+        if space.chooses_student and not self.chooses_student:
+            raise StudyMismatchError(
+                f"The space {space.name!r} chooses the student, but this task has one. Use another space, or a student "
+                "factory that takes a StudentConfig with JointDistillationObjective."
+            )
+        if self.chooses_student and not space.chooses_student:
+            raise StudyMismatchError(f"The space {space.name!r} has no students, but this task needs one chosen.")
+        if (objectives > 1) != self.chooses_student:
+            raise StudyMismatchError(
+                f"The study has {objectives} objectives; {type(self).__name__} "
+                + ("needs two or more." if self.chooses_student else "has one reward. Use JointDistillationObjective.")
+            )
+
     def task_of(self, recipe: Recipe) -> ImageClassification:
         """Give the task with the student that a recipe is for: here there is one."""
         return self.task
@@ -151,6 +170,7 @@ class DistillationObjective:
         if self._described is None:  # once: it hashes all data and weights
             self._described = self.describe()
         settings, space = settings_of(study), space_of(study)
+        self.check(space, objectives=len(study.directions))
         stored = study.user_attrs.get(TASK)
         if stored is None:
             space = self.live_space(space)

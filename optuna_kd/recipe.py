@@ -434,32 +434,28 @@ def halving_rungs(epochs: int, count: int = 4) -> tuple[int, ...]:
 def canonical(recipe: Recipe) -> Recipe:
     """Map recipes that train alike to one of them, so that repeats are recognised.
 
-    Without `sample` or `channel` after them, `local` patches change nothing for `l2`, `kl` and the distances of
-    single entries (`l1`, `mse`, `smooth_l1`): the same numbers are averaged in another order. The latter do not see
-    `sample` and `channel` either. 9,600 of the 10,368 recipes of Auto-KD's base space are distinct.
+    `local` patches at the end of a chain change nothing for `l2`, `kl` and the distances of single entries (`l1`,
+    `mse`, `smooth_l1`): the same numbers are averaged in another order. The latter do not see `sample` and `channel`
+    there either. 9,600 of the 10,368 recipes of Auto-KD's base space are distinct.
     (At sizes that the patch number does not divide, `local` also crops the border; that is not told apart.)
     """
-    terms = tuple(
-        dataclasses.replace(term, transforms=tuple(op for op in term.transforms if op.name not in _idle(term)))
-        for term in recipe.distiller.terms
-    )
+    terms = tuple(dataclasses.replace(term, transforms=_without_idle_end(term)) for term in recipe.distiller.terms)
     return dataclasses.replace(recipe, distiller=dataclasses.replace(recipe.distiller, terms=terms))
 
 
-def _idle(term: TermConfig) -> tuple[str, ...]:
-    """Name the transforms that change nothing in a term."""
-    names = {op.name for op in term.transforms}
-    if term.knowledge != "features":
-        return ()
-    if term.distance.name in ("l1", "mse", "smooth_l1") and names <= {
-        "local",
-        "sample",
-        "channel",
-        "attention",
-        "mask",
-    }:
-        return ("local", "sample", "channel")
-    return () if term.distance.name not in ("l2", "kl") or names & {"sample", "channel"} else ("local",)
+_IDLE = {
+    **dict.fromkeys(("l2", "kl"), ("local",)),
+    **dict.fromkeys(("l1", "mse", "smooth_l1"), ("local", "sample", "channel")),
+}
+
+
+def _without_idle_end(term: TermConfig) -> tuple[OpConfig, ...]:
+    """Drop the last transforms of a chain on feature maps as long as the distance cannot tell."""
+    chain = list(term.transforms)
+    if term.knowledge == "features" and not any(op.name.startswith("softmax") for op in chain):
+        while chain and chain[-1].name in _IDLE.get(term.distance.name, ()):
+            chain.pop()
+    return tuple(chain)
 
 
 _FEATURE_TERM = re.compile(r"(?P<chain>[^|@*\s]+)\|(?P<distance>\w+)\*(?P<weight>[^@*\s]+)")

@@ -106,12 +106,18 @@ def load_student(directory: str | Path) -> Student:
             "model.load_state_dict(torch.load('student.pt', weights_only=True))."
         )
     channels, height, width = summary["student"]["image_shape"]
-    network = create_student(
-        recipe.student,
-        num_classes=summary["student"]["classes"],
-        in_channels=channels,
-        input_size=(height, width),
-    )
+    try:
+        network = create_student(
+            recipe.student,
+            num_classes=summary["student"]["classes"],
+            in_channels=channels,
+            input_size=(height, width),
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"The student {recipe.student} in {folder} is a class of your own ({error}). Load it with "
+            "model.load_state_dict(torch.load('student.pt', weights_only=True))."
+        ) from None
     load_weights(network, folder / "student.pt")
     scale = summary["preprocessing"]["normalize"]
     normalizer = Normalizer(tuple(scale["mean"]), tuple(scale["std"]))

@@ -39,6 +39,7 @@ SAMPLERS: Registry[Callable[[int], BaseSampler]] = Registry("sampler")
 SAMPLERS.add("mcts", lambda seed: MCTSSampler(seed=seed))
 SAMPLERS.add("uct", lambda seed: MCTSSampler(seed=seed, selection="uct"))
 SAMPLERS.add("uniads", lambda seed: UniADSSampler(seed=seed))
+ONE_REWARD = ("mcts", "uct")  # samplers that cannot take several objectives
 SEEDED_PER_TRIAL = ("mcts", "uct", "uniads")  # the others have one random state, which a resumed study would repeat
 SAMPLERS.add("random", lambda seed: RandomSampler(seed=_short(seed)))
 SAMPLERS.add("tpe", lambda seed: TPESampler(seed=_short(seed)))
@@ -104,9 +105,8 @@ def create_study(
     """
     preset = METHODS[method]
     wanted = create_space(space) if isinstance(space, str) else space
-    if isinstance(sampler, str):
-        SAMPLERS[sampler]
     goals = check_objectives(method, objectives)
+    check_sampler(method, goals, sampler)
     directions = [StudyDirection.MINIMIZE] * len(goals) or [StudyDirection.MAXIMIZE]
     opened = create_storage(storage)
     study = optuna.create_study(
@@ -160,7 +160,7 @@ def check_objectives(method: str, asked: Sequence[str] | None) -> tuple[str, ...
     preset = METHODS[method]
     if asked is None:
         return preset.objectives
-    goals = (asked,) if isinstance(asked, str) else tuple(asked)
+    goals = tuple(name.strip() for name in ([asked] if isinstance(asked, str) else asked))
     if not preset.objectives:
         raise ValueError(f"The method {method!r} has one reward and no objectives to choose; got {list(goals)}.")
     if len(goals) < 2 or len(set(goals)) != len(goals):
@@ -168,6 +168,22 @@ def check_objectives(method: str, asked: Sequence[str] | None) -> tuple[str, ...
     if "quality" not in [GOALS[name].kind for name in goals]:
         raise ValueError(f"One of the objectives has to be a quality, cross_entropy or error; got {list(goals)}.")
     return goals
+
+
+def check_sampler(method: str, goals: Sequence[str], sampler: str | BaseSampler | None) -> None:
+    """Refuse a sampler that cannot serve the objectives of a method.
+
+    Raises:
+        UnknownNameError: For an unknown one.
+        ValueError: For a sampler of one reward where there are several objectives.
+    """
+    if isinstance(sampler, str):
+        SAMPLERS[sampler]
+    if goals and (sampler in ONE_REWARD or isinstance(sampler, MCTSSampler)):
+        raise ValueError(
+            f"MCTSSampler is for one reward; the method {method!r} has the objectives {list(goals)}. Samplers for "
+            f"them: {', '.join(name for name in SAMPLERS if name not in ONE_REWARD)}."
+        )
 
 
 def load_study(
@@ -196,7 +212,7 @@ def load_study(
 
 def optimize(
     study: Study,
-    objective: Callable[[Trial], float],
+    objective: Callable[[Trial], float | Sequence[float]],
     *,
     total_trials: int,
     timeout: float | None = None,

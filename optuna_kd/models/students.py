@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from torch import nn
@@ -12,6 +13,7 @@ from optuna_kd.registry import Registry
 
 #: Families by name: from the options of a student to the name of the network.
 STUDENTS: Registry[Callable[[Mapping[str, Scalar]], str]] = Registry("student family")
+_NARROWEST = 0.0625  # one channel instead of 16
 STAGED = ("depth_1", "depth_2", "depth_3", "width", "base_width")
 
 
@@ -52,8 +54,10 @@ def student_name(config: StudentConfig) -> str:
 
 def student_label(config: StudentConfig) -> str:
     """Name a student for people: by its network where the family is known, else with its options in brackets."""
-    known = not config.options or config.name in STUDENTS
-    return student_name(config) if known else str(config)
+    try:
+        return student_name(config)
+    except ValueError:  # of another factory, maybe under the same name
+        return str(config)
 
 
 def _staged(family: str, options: Mapping[str, Scalar]) -> tuple[str, float]:
@@ -74,6 +78,11 @@ def _staged(family: str, options: Mapping[str, Scalar]) -> tuple[str, float]:
         if isinstance(factor, bool) or not isinstance(factor, int | float) or not factor > 0:
             raise ValueError(f"width and base_width of a student are numbers > 0; got {factor!r}.")
         width *= factor
+    if not _NARROWEST <= width < math.inf:
+        raise ValueError(
+            f"A student of width {width:g} (width times base_width) has no channels, or no end of them; the smallest "
+            f"width is {_NARROWEST}."
+        )
     return "-".join(map(str, depths)), width
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from optuna_kd.goals import GOALS
 from optuna_kd.joint_objective import JointDistillationObjective, goals_of
 from optuna_kd.objective import REJECTED
 from optuna_kd.recipe import Recipe
@@ -76,6 +77,9 @@ class JointJob(MainJob):
 
     def _conclude(self, methods: Mapping[str, Recipe], records: Mapping[str, list[dict[str, Any]]]) -> SearchResult:
         result = super()._conclude(methods, records)
+        stale = {path.name for path in (self.setup.folder / "front").glob("trial-*")}
+        for name in stale - {f"trial-{trial.number}" for trial in self._front}:
+            shutil.rmtree(self.setup.folder / "front" / name)
         rows = sorted((self._front_row(trial) for trial in self._front), key=lambda row: row.costs["parameters"])
         sentence = knee_sentence(rows, methods[SEARCHED], goals_of(self.study))
         result = dataclasses.replace(result, front=tuple(rows), knee=sentence)
@@ -130,10 +134,10 @@ def knee_sentence(rows: Sequence[FrontRow], knee: Recipe, goals: Sequence[str]) 
     Args:
         rows: The front, the smallest student first.
         knee: The recommended recipe.
-        goals: Names of the objectives, the first of them a quality.
+        goals: Names of the objectives.
     """
     place = next(index for index, row in enumerate(rows) if row.recipe == knee)
-    goal, own = goals[0], rows[place]
+    goal, own = next(name for name in goals if GOALS[name].kind == "quality"), rows[place]
     parts = [
         f"The knee of the front is the student of {own.costs['parameters']:,.0f} parameters (trial {own.trial}), "
         f"nearest to the best of every objective"

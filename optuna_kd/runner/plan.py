@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from optuna.samplers import BaseSampler
+
+from optuna_kd.study import check_objectives, check_sampler
 
 METHODS = 4  # in the closing table: labels only, plain KD, tuned KD, the searched recipe
 PRUNED_SHARE = 0.45  # of the epochs of an unpruned trial, for estimates of the time left
@@ -41,6 +46,45 @@ class Plan:
             raise ValueError(f"The budget must be > 0 seconds; got {self.budget!r}.")
         if min(self.confirm) < 0 or (self.confirm[0] > 0 and self.confirm[1] < 1):
             raise ValueError(f"confirm is (recipes, seeds), e.g. (5, 3), or (0, 0) for none; got {self.confirm!r}.")
+
+
+def check_method(
+    method: str,
+    *,
+    objectives: Sequence[str] | None,
+    sampler: str | BaseSampler | None,
+    reward: str,
+    limits: Mapping[str, float | None],
+) -> None:
+    """Refuse arguments that do not fit the method, before anything is trained or written.
+
+    Args:
+        method: By name.
+        objectives: As asked for.
+        sampler: As asked for.
+        reward: As asked for.
+        limits: Of the students, and their budget, by argument.
+
+    Raises:
+        UnknownNameError: For an unknown method, objective or sampler.
+        ValueError: For anything else, saying what fits.
+    """
+    goals = check_objectives(method, objectives)
+    check_sampler(method, goals, sampler)
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    if not goals:
+        if given:
+            raise ValueError(
+                f"Limits are for students that the search chooses; got {', '.join(given)} for one student ({method!r})."
+            )
+        return
+    for name, limit in given.items():
+        if not limit > 0:
+            raise ValueError(f"{name} must be > 0; got {limit!r}.")
+    if "budget_gap" in goals and "budget" not in given:
+        raise ValueError("The objective budget_gap needs a budget of parameters (budget_params, --budget-params).")
+    if reward != "bounded":
+        raise ValueError(f"The method {method!r} has objectives and no reward; got reward={reward!r}.")
 
 
 def parse_duration(text: str | float) -> float:

@@ -20,7 +20,7 @@ from optuna_kd.objective import DistillationObjective
 from optuna_kd.recipe import ProxyConfig, StudentConfig
 from optuna_kd.runner.joint_job import JointJob
 from optuna_kd.runner.main_job import MainJob, Setup
-from optuna_kd.runner.plan import Plan, parse_duration
+from optuna_kd.runner.plan import Plan, check_method, parse_duration
 from optuna_kd.runner.progress import Reporter, create_reporter
 from optuna_kd.runner.result import SearchResult
 from optuna_kd.runner.teacher import check_teacher
@@ -46,6 +46,7 @@ def search(
     max_flops: float | None = None,
     max_latency_ms: float | None = None,
     budget_params: float | None = None,
+    screen: float = 0.0,
     sampler: str | BaseSampler | None = None,
     pruner: BasePruner | None = None,
     reward: str = "bounded",
@@ -77,6 +78,7 @@ def search(
         max_flops: Floating-point operations for one image.
         max_latency_ms: Milliseconds for one image on one CPU thread of this machine.
         budget_params: For its objective `budget_gap`.
+        screen: Share of its students that are not trained because of their training-free score (DisWOT); in [0, 1).
         sampler: "mcts", "uct", "uniads", "random", "tpe", "nsga2", or an Optuna sampler; None is the method's.
         pruner: None is the method's.
         reward: Of "auto-kd": "bounded", "paper", "ce", "ce-l1" or "accuracy".
@@ -100,8 +102,11 @@ def search(
     plan = Plan(60 if trials is None and seconds is None else trials, seconds, confirm_plan, epochs, seeds, workers)
     preset = METHODS[method]
     limits = {"max_params": max_params, "max_flops": max_flops, "max_latency_ms": max_latency_ms}
-    objective = _objective(task, preset, proxy, reward, {**limits, "budget": budget_params})
+    limits["budget"] = budget_params
+    check_method(method, objectives=objectives, sampler=sampler, reward=reward, limits=limits)
+    objective = _objective(task, preset, proxy, reward, limits, screen)
     space = space if isinstance(space, Space) else create_space(space or preset.space)
+    objective.check(space, objectives=len(objectives or preset.objectives) or 1)
     sampler = sampler or preset.sampler
     if isinstance(sampler, str):
         SAMPLERS[sampler]  # names and teacher are checked before anything is written
@@ -150,13 +155,10 @@ def _objective(
     proxy: ProxyConfig | None,
     reward: str,
     limits: Mapping[str, float | None],
+    screen: float,
 ) -> DistillationObjective:
     if preset.objectives:
-        if reward != "bounded":
-            raise ValueError(f"The method has objectives and no reward; got reward={reward!r}.")
-        return JointDistillationObjective(task, proxy=proxy, **limits)  # type: ignore[arg-type]
-    if given := [name for name, limit in limits.items() if limit is not None]:
-        raise ValueError(f"Limits are for students that the search chooses; got {', '.join(given)} for one student.")
+        return JointDistillationObjective(task, proxy=proxy, screen=screen, **limits)  # type: ignore[arg-type]
     return DistillationObjective(task, proxy=proxy, reward=reward)
 
 

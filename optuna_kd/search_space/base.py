@@ -61,6 +61,11 @@ class Space(ABC):
 
     dead: tuple[DeadCell, ...] = ()
 
+    @property
+    def chooses_student(self) -> bool:
+        """Whether its recipes name a student."""
+        return False
+
     @abstractmethod
     def suggest(self, trial: Suggests) -> Recipe:
         """Suggest one recipe, parameter by parameter, in tree order."""
@@ -149,7 +154,7 @@ class _Recorder:
         self.params: dict[str, Any] = {}
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        plain = name.partition("__")[0]
+        plain = name if name in self.values else name.partition("__")[0]
         value = self.values.get(plain)
         if value not in choices:
             raise KeyError(f"{plain} = {value!r} is not one of {list(choices)}")
@@ -168,7 +173,7 @@ class _Recorder:
         value = self.values.get(name)
         fits = isinstance(value, int | float) and low <= value <= high
         if fits and step is not None:
-            fits = abs((value - low) / step - round((value - low) / step)) < 1e-9  # type: ignore[operator]
+            fits = abs((value - low) / step - round((value - low) / step)) < 1e-6  # type: ignore[operator]
         if not fits:
             grid = "" if step is None else f" in steps of {step:g}"
             raise KeyError(f"{name} = {value!r} is not between {low:g} and {high:g}{grid}")

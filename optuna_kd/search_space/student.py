@@ -51,7 +51,7 @@ class StudentSpace:
             raise ValueError(f"The student options {both} are both searched and fixed; choose one.")
 
     def __hash__(self) -> int:
-        return hash((self.name, tuple(self.options.items()), tuple(sorted(self.fixed.items()))))
+        return hash((self.name, frozenset(self.options.items()), frozenset(self.fixed.items())))
 
     def suggest(self, trial: Suggests) -> StudentConfig:
         """Suggest one student, option by option."""
@@ -96,10 +96,13 @@ def _suggest(trial: Suggests, name: str, values: tuple[Scalar, ...]) -> Scalar:
     if step is None:
         chosen: Scalar = trial.suggest_categorical(name, list(values))
         return chosen
+    low, high = values[0], values[-1]
     if all(isinstance(value, int) for value in values):
-        return trial.suggest_int(name, int(values[0]), int(values[-1]), step=int(step))  # type: ignore[arg-type]
-    low, high = float(values[0]), float(values[-1])  # type: ignore[arg-type]
-    return trial.suggest_float(name, low, high, step=step)
+        place: float = trial.suggest_int(name, low, high, step=int(step))  # type: ignore[arg-type]
+    else:
+        place = trial.suggest_float(name, low, high, step=round(step, 12))  # type: ignore[arg-type]
+    # The value as it was given: 0.1 + 2 * 0.1 is not 0.3.
+    return min(values, key=lambda value: abs(value - place))  # type: ignore[operator]
 
 
 def _step(values: tuple[Scalar, ...]) -> float | None:

@@ -70,8 +70,18 @@ class UniADSSpace(Space):
             raise ValueError(f"chain is the longest chain of transforms, 1 to {LONGEST}; got {self.chain!r}.")
         if self.weights not in ("continuous", "grid"):
             raise ValueError(f"weights is 'continuous' or 'grid'; got {self.weights!r}.")
+        taken = UniADSSpace(student=None, chain=self.chain, training=True).factors() if self.student else {}
+        if self.student is not None and (both := sorted(set(self.student.options) & set(taken))):
+            raise ValueError(
+                f"The student options {both} are parameters of the distiller or the training; rename them."
+            )
         if self.student is None and not self.distiller:
             raise ValueError("Neither the student nor the distiller is searched; nothing is left.")
+
+    @property
+    def chooses_student(self) -> bool:
+        """Whether its recipes name a student."""
+        return self.student is not None
 
     def factors(self) -> Mapping[str, Sequence[Any]]:
         """Give the parameters in tree order, with all their options; of continuous weights, the grid."""
@@ -138,7 +148,8 @@ class UniADSSpace(Space):
         }
 
     def _suggest_terms(self, trial: Suggests) -> tuple[TermConfig, ...]:
-        distance = trial.suggest_categorical("distance", list(DISTANCES))
+        live = [name for name in DISTANCES if all(self._following(kind, name, ())[0] for kind in TRANSFORMS)]
+        distance = choose(trial, "distance", DISTANCES, allowed=live, where="live")
         chains, weights = {}, {}
         for knowledge in TRANSFORMS:
             chains[knowledge] = self._suggest_chain(trial, knowledge, distance)

@@ -1,5 +1,6 @@
 """Training: tasks, stored teacher knowledge, proxies and full distillation. No Optuna in here."""
 
+from optuna_kd.training.diswot import diswot_score, rank_students
 from optuna_kd.training.full import DistillResult, FullRun, distill, train_student
 from optuna_kd.training.offline import KnowledgeMismatchError, TeacherKnowledge, store_knowledge
 from optuna_kd.training.task import ImageClassification
@@ -16,7 +17,9 @@ __all__ = [
     "TeacherKnowledge",
     "accuracy",
     "distill",
+    "diswot_score",
     "evaluate",
+    "rank_students",
     "store_knowledge",
     "train_student",
 ]

@@ -118,7 +118,8 @@ def distill(
     recipe = Recipe.from_string(recipe) if isinstance(recipe, str) else recipe
     if seeds < 1 or epochs < 1:
         raise ValueError(f"distill needs at least 1 seed and 1 epoch; got seeds={seeds!r}, epochs={epochs!r}.")
-    is_chosen, task = task.is_open, task.for_recipe(recipe)
+    task = task.for_recipe(recipe)
+    is_chosen = recipe.student is not None and recipe.student == task.student_config
     if knowledge is not None:
         knowledge.check(task)
     else:  # without terms too: stored views repeat, and all recipes are to see the same images
