@@ -111,7 +111,7 @@ class SearchResult:
             title_style="bold",
             box=SIMPLE_HEAD,
         )
-        table.add_column("student and recipe", no_wrap=False, overflow="fold")
+        table.add_column("student", no_wrap=False, overflow="fold")
         for name in (*(goal for goal in goals if goal not in self.front[0].costs), "parameters", "MFLOPs", "ms"):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column(f"{self.part} %", justify="right", no_wrap=True)
