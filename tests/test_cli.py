@@ -426,7 +426,7 @@ def test_a_search_goes_on_after_it_was_ended(
             os.killpg(process.pid, how)  # as a terminal does
         else:
             process.kill()
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=120)
         end = time.monotonic() + 5
         while alive(children) and time.monotonic() < end:
             time.sleep(0.1)
