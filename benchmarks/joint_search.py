@@ -21,11 +21,12 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import optuna
 import torch
 from gauge_report import estimate, surroundings, with_bound
@@ -33,6 +34,7 @@ from loky import ProcessPoolExecutor
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
 from optuna.study import Study
+from pareto_landscapes import hypervolume
 
 from optuna_kd.commands import SearchOptions, create_task, load_splits
 from optuna_kd.joint_objective import JointDistillationObjective
@@ -135,7 +137,8 @@ def hypervolume_of(study: Study, objective: JointDistillationObjective, seed: in
         if recipe not in known:
             known[recipe] = fresh_cross_entropy(objective, recipe, derive_seed(seed, "fresh"))
         points.append((known[recipe], math.log10(trial.user_attrs["parameters"])))
-    return hypervolume(points, *bounds(objective))
+    loss, largest, smallest = bounds(objective)
+    return hypervolume(np.array(points), (loss, largest)) / (loss * (largest - smallest))
 
 
 def fresh_cross_entropy(objective: JointDistillationObjective, recipe: Recipe, seed: int) -> float:
@@ -153,16 +156,6 @@ def bounds(objective: JointDistillationObjective) -> tuple[float, float, float]:
     students = JOINT.student.all()
     sizes = [objective.task_of(Recipe(student=config)).student_parameters for config in (students[0], students[-1])]
     return math.log(objective.task.num_classes), math.log10(sizes[1]), math.log10(sizes[0])
-
-
-def hypervolume(points: Sequence[tuple[float, float]], loss: float, largest: float, smallest: float) -> float:
-    """Give the share of the box that the points dominate."""
-    area, lowest = 0.0, loss
-    for cross_entropy, size in sorted(points, key=lambda point: point[1]):
-        if cross_entropy < lowest and size < largest:
-            area += (lowest - cross_entropy) * (largest - size)
-            lowest = cross_entropy
-    return area / (loss * (largest - smallest))
 
 
 def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from optuna.trial import Trial
 from optuna_kd.distillers import DeadTermError, InvalidChainError, probe_points
 from optuna_kd.goals import GOALS
 from optuna_kd.models import count_flops, latency_ms, student_label
-from optuna_kd.objective import REJECTED, DistillationObjective, trial_seed
-from optuna_kd.pruners import reason_to_reject, reject, report, should_prune, values_at
+from optuna_kd.objective import DistillationObjective, trial_seed
+from optuna_kd.pruners import REJECT_REASON, reason_to_reject, reject, report, should_prune, values_at
 from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig
 from optuna_kd.rewards import Metrics
 from optuna_kd.search_space import DeadCell, Space, UniADSSpace
@@ -249,7 +249,7 @@ class JointDistillationObjective(DistillationObjective):
             tried = [trial.user_attrs[name] for trial in study.get_trials(deepcopy=False) if name in trial.user_attrs]
             if tried and min(tried) > limit:
                 found.append(f"the smallest student that was tried has {min(tried):,.6g} {name}, allowed {limit:,.6g}")
-        reasons = [trial.user_attrs.get(REJECTED, "") for trial in study.get_trials(deepcopy=False)]
+        reasons = [trial.user_attrs.get(REJECT_REASON, "") for trial in study.get_trials(deepcopy=False)]
         if not found and reasons and all(reason.startswith("infeasible") for reason in reasons):
             found.append(f"each was infeasible, the last one: {reasons[-1].removeprefix('infeasible: ')}")
         return "; ".join(found)

@@ -14,7 +14,7 @@ from optuna.study import Study
 from optuna.trial import Trial
 
 from optuna_kd.distillers import InvalidChainError, probe_cells
-from optuna_kd.pruners import record_gap, should_prune
+from optuna_kd.pruners import record_gap, reject, should_prune
 from optuna_kd.pruners import report as report_values
 from optuna_kd.pruners.reporting import Values
 from optuna_kd.recipe import ProxyConfig, Recipe
@@ -37,7 +37,6 @@ from optuna_kd.training.trainer import LossRejected, Rung, StudentTraining, prox
 logger = logging.getLogger(__name__)
 
 _STORING = threading.Lock()
-REJECTED = "reject_reason"  # user attribute of a trial
 
 
 class DistillationObjective:
@@ -116,12 +115,12 @@ class DistillationObjective:
                 if rung.epoch < self.proxy.epochs and trial.should_prune():
                     raise optuna.TrialPruned(f"pruned at epoch {rung.epoch}")
         except InvalidChainError as error:
-            raise _reject(trial, f"cannot be built: {error}") from None
+            raise reject(trial, f"cannot be built: {error}") from None
         except LossRejected as rejected:
             # At the rung that it did not reach it counts as the worst, whatever it was worth before.
             missed = next(epoch for epoch in self.proxy.rungs if rung is None or epoch > rung.epoch)
             trial.report(self.reward(Metrics.useless(self.task.num_classes)), missed)
-            raise _reject(trial, str(rejected)) from None
+            raise reject(trial, str(rejected)) from None
         finally:
             trial.set_user_attr("seconds", round(time.perf_counter() - started, 3))
             if rung is not None:
@@ -271,9 +270,9 @@ class FunctionObjective:
         try:
             result = self.train(recipe, seed=trial_seed(settings["seed"], trial), report=report)
         except InvalidChainError as error:
-            raise _reject(trial, f"cannot be built: {error}") from None
+            raise reject(trial, f"cannot be built: {error}") from None
         except LossRejected as rejected:
-            raise _reject(trial, str(rejected)) from None
+            raise reject(trial, str(rejected)) from None
         finally:
             trial.set_user_attr("seconds", round(time.perf_counter() - started, 3))
         return self._values(trial, result)
@@ -305,13 +304,7 @@ def trial_seed(study_seed: int, trial: Trial) -> int:
     return derive_seed(study_seed, "trial", int(stored.system_attrs.get("failed_trial", trial.number)))
 
 
-def _reject(trial: Trial, reason: str) -> optuna.TrialPruned:
-    trial.set_user_attr(REJECTED, reason)
-    return optuna.TrialPruned(reason)
-
-
 __all__ = [
-    "REJECTED",
     "DistillationObjective",
     "FunctionObjective",
     "StudyMismatchError",

@@ -20,7 +20,8 @@ from optuna_kd import create_study, front, joint_objective
 from optuna_kd import optimize as total_optimize
 from optuna_kd.joint_objective import JointDistillationObjective
 from optuna_kd.models import count_flops, create_student
-from optuna_kd.objective import REJECTED, DistillationObjective
+from optuna_kd.objective import DistillationObjective
+from optuna_kd.pruners import REJECT_REASON
 from optuna_kd.pruners.reporting import RUNG_VALUES
 from optuna_kd.recipe import DistillerConfig, OpConfig, ProxyConfig, Recipe, StudentConfig, TermConfig
 from optuna_kd.rewards import Metrics
@@ -166,7 +167,7 @@ def test_a_student_above_a_limit_is_measured_and_not_trained(open_task: ImageCla
     assert stub.trained == [str(small)]
     assert (refused.state, taken.state) == (TrialState.PRUNED, TrialState.COMPLETE)
     sizes = refused.user_attrs
-    reason = sizes[REJECTED]
+    reason = sizes[REJECT_REASON]
     assert reason.startswith("infeasible: ")
     assert f"{sizes['parameters']:,.0f} parameters, allowed 5,000" in reason
     assert f"{sizes['flops']:,.0f} flops, allowed 100,000" in reason
@@ -200,7 +201,7 @@ def test_the_latency_of_a_student_is_measured_once_in_a_study(
         study.optimize(JointDistillationObjective(open_task, proxy=PROXY, max_latency_ms=1.5), n_trials=3)
     assert [trial.user_attrs["latency_ms"] for trial in study.trials] == [1, 1, 2, 1, 1, 2]
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE", "PRUNED"] * 2
-    assert "2 latency_ms, allowed 1.5" in study.trials[2].user_attrs[REJECTED]
+    assert "2 latency_ms, allowed 1.5" in study.trials[2].user_attrs[REJECT_REASON]
 
 
 def test_one_objective_for_two_studies_measures_in_each(
@@ -267,8 +268,8 @@ def test_a_student_that_cannot_be_built_is_infeasible(make_open: Make, stub: Stu
     study.optimize(objective, n_trials=2)
     bad, good = study.trials
     assert (bad.state, good.state) == (TrialState.PRUNED, TrialState.COMPLETE)
-    assert bad.user_attrs[REJECTED].startswith("infeasible: the student mine(kind=")
-    assert reason in bad.user_attrs[REJECTED]
+    assert bad.user_attrs[REJECT_REASON].startswith("infeasible: the student mine(kind=")
+    assert reason in bad.user_attrs[REJECT_REASON]
     assert sum(bad.constraints.values()) > 0
     assert bad.values is None
     assert stub.trained == ["mine(kind=good)"]
@@ -310,7 +311,7 @@ def test_a_rejected_loss_ends_its_trial_and_not_the_study(make_open: Make) -> No
     )
     for trial in study.trials:
         assert trial.state == TrialState.PRUNED
-        assert "loss" in trial.user_attrs[REJECTED] or "finite" in trial.user_attrs[REJECTED]
+        assert "loss" in trial.user_attrs[REJECT_REASON] or "finite" in trial.user_attrs[REJECT_REASON]
         assert "seconds" in trial.user_attrs
 
 
@@ -323,7 +324,7 @@ def test_a_cross_entropy_that_is_not_finite_is_rejected(
     study.optimize(JointDistillationObjective(open_task, proxy=PROXY), n_trials=1)
     (trial,) = study.trials
     assert trial.state == TrialState.PRUNED
-    assert "non-finite" in trial.user_attrs[REJECTED]
+    assert "non-finite" in trial.user_attrs[REJECT_REASON]
     with pytest.raises(ValueError, match="no complete, feasible trial yet"):
         front(study)
 
@@ -344,7 +345,7 @@ def test_a_loss_that_is_rejected_later_leaves_its_first_rung(
     study.optimize(JointDistillationObjective(open_task, proxy=PROXY), n_trials=1)
     (trial,) = study.trials
     assert trial.state == TrialState.PRUNED
-    assert trial.user_attrs[REJECTED] == "exploding loss: features is 1e+05"
+    assert trial.user_attrs[REJECT_REASON] == "exploding loss: features is 1e+05"
     assert trial.user_attrs[RUNG_VALUES] == {"1": [1.25, trial.user_attrs["parameters"]]}
     assert (trial.user_attrs["epochs"], trial.user_attrs["cross_entropy"]) == (1, 1.25)
 
@@ -357,7 +358,7 @@ def test_a_student_no_better_than_guessing_is_rejected_among_better_ones(
     study.optimize(JointDistillationObjective(open_task, proxy=PROXY), n_trials=6)
     last = study.trials[-1]
     assert last.state == TrialState.PRUNED
-    assert last.user_attrs[REJECTED].startswith("collapsed: a validation cross-entropy of 2.4, guessing has 2.3")
+    assert last.user_attrs[REJECT_REASON].startswith("collapsed: a validation cross-entropy of 2.4, guessing has 2.3")
     assert last.user_attrs["epochs"] == 1
     assert [trial.state for trial in study.trials[:5]] == [TrialState.COMPLETE] * 5
 
@@ -369,7 +370,7 @@ def test_a_rung_at_which_everybody_guesses_says_nothing(open_task: ImageClassifi
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 6
     stub.scores = itertools.repeat((LN_10 + 0.1, LN_10 + 0.1))  # but at the second rung they did not
     study.optimize(JointDistillationObjective(open_task, proxy=PROXY), n_trials=1)
-    assert study.trials[-1].user_attrs[REJECTED].startswith("collapsed")
+    assert study.trials[-1].user_attrs[REJECT_REASON].startswith("collapsed")
     assert study.trials[-1].user_attrs["epochs"] == 2
 
 
@@ -381,7 +382,7 @@ def test_a_trial_is_pruned_at_its_rung(open_task: ImageClassification, stub: Stu
     study.optimize(JointDistillationObjective(open_task, proxy=PROXY), n_trials=5)
     last = study.trials[-1]
     assert last.state == TrialState.PRUNED
-    assert REJECTED not in last.user_attrs
+    assert REJECT_REASON not in last.user_attrs
     assert (last.user_attrs["epochs"], last.user_attrs["cross_entropy"]) == (1, 2.0)
     assert list(last.user_attrs[RUNG_VALUES]) == ["1"]
 
@@ -409,8 +410,8 @@ def test_a_chain_that_does_not_fit_the_maps_is_rejected(
     study.optimize(JointDistillationObjective(open_task, proxy=PROXY), n_trials=1)
     (trial,) = study.trials
     assert trial.state == TrialState.PRUNED
-    assert trial.user_attrs[REJECTED].startswith("cannot teach: ")
-    assert "multiscale" in trial.user_attrs[REJECTED]
+    assert trial.user_attrs[REJECT_REASON].startswith("cannot teach: ")
+    assert "multiscale" in trial.user_attrs[REJECT_REASON]
 
 
 # What belongs together.
@@ -538,7 +539,9 @@ def test_samplers_meet_pruned_rejected_and_infeasible_trials(
     assert len(states) == 40
     assert set(states) == {TrialState.COMPLETE, TrialState.PRUNED}
     reasons = {
-        trial.user_attrs.get(REJECTED, "pruned").partition(":")[0] for trial in study.trials if trial.values is None
+        trial.user_attrs.get(REJECT_REASON, "pruned").partition(":")[0]
+        for trial in study.trials
+        if trial.values is None
     }
     assert {"infeasible", "non-finite loss"} <= reasons
     assert len({str(trial.params) for trial in study.trials}) > 20

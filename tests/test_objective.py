@@ -14,8 +14,8 @@ from torch import nn
 
 from optuna_kd import objective as objective_module
 from optuna_kd.distillers import DeadTermError, Distiller
-from optuna_kd.objective import REJECTED, DistillationObjective, FunctionObjective, dead_cells
-from optuna_kd.pruners import CKAPruner
+from optuna_kd.objective import DistillationObjective, FunctionObjective, dead_cells
+from optuna_kd.pruners import REJECT_REASON, CKAPruner
 from optuna_kd.pruners.cka import GAPS
 from optuna_kd.recipe import ProxyConfig, Recipe
 from optuna_kd.registry import UnknownNameError
@@ -99,7 +99,7 @@ def test_pruned_trials_end_at_their_rung(objective: DistillationObjective) -> No
         assert list(trial.intermediate_values) == [1]
         assert trial.user_attrs["epochs"] == 1
         assert {"accuracy", "cka", "seconds"} <= set(trial.user_attrs)
-        assert REJECTED not in trial.user_attrs
+        assert REJECT_REASON not in trial.user_attrs
 
 
 def test_two_runs_of_one_seed_are_equal_and_resume_exactly(task: ImageClassification, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_rejected_loss_ends_its_trial_and_not_the_study(make_task: Make) -> No
     study.optimize(objective, n_trials=2)
     for trial in study.trials:
         assert trial.state == TrialState.PRUNED
-        assert "loss" in trial.user_attrs[REJECTED]
+        assert "loss" in trial.user_attrs[REJECT_REASON]
         assert "seconds" in trial.user_attrs
 
 
@@ -136,8 +136,8 @@ def test_chains_that_cannot_be_built_are_rejected_before_training(
     study.optimize(objective, n_trials=2)
     first, second = study.trials
     assert first.state == TrialState.PRUNED
-    assert "cannot be built" in first.user_attrs[REJECTED]
-    assert "sample" in first.user_attrs[REJECTED]
+    assert "cannot be built" in first.user_attrs[REJECT_REASON]
+    assert "sample" in first.user_attrs[REJECT_REASON]
     assert first.intermediate_values == {}
     assert second.state == TrialState.COMPLETE
     assert best_recipe(study) == space.recipe(second.params)
@@ -328,8 +328,8 @@ def test_report_prunes_and_rejection_is_stored() -> None:
     study.optimize(FunctionObjective(train), n_trials=8)
     states = [trial.state for trial in study.trials]
     assert states == [TrialState.COMPLETE] * 3 + [TrialState.PRUNED] * 5  # CKAPruner warms up over four
-    assert [REJECTED in trial.user_attrs for trial in study.trials] == [False] * 7 + [True]
-    assert study.trials[7].user_attrs[REJECTED] == "non-finite loss: logits is nan"
+    assert [REJECT_REASON in trial.user_attrs for trial in study.trials] == [False] * 7 + [True]
+    assert study.trials[7].user_attrs[REJECT_REASON] == "non-finite loss: logits is nan"
 
 
 def test_seeds_come_from_study_and_trial_and_a_retry_keeps_its_own(tmp_path: Path) -> None:

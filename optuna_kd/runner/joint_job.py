@@ -5,30 +5,27 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from optuna_kd.goals import GOALS
 from optuna_kd.joint_objective import JointDistillationObjective, goals_of
-from optuna_kd.objective import REJECTED
 from optuna_kd.recipe import Recipe
 from optuna_kd.runner.confirmation import confirm
 from optuna_kd.runner.controls import LABELS_ONLY, PLAIN_KD, best_of_grid, control_recipes, run_controls
 from optuna_kd.runner.jobs import run_full
-from optuna_kd.runner.ledger import SEED_SPACE
 from optuna_kd.runner.main_job import MainJob
 from optuna_kd.runner.plan import METHODS, PRUNED_SHARE
 from optuna_kd.runner.result import LABELS, PLAIN, SEARCHED, TUNED, FrontRow, SearchResult
 from optuna_kd.runner.workers import Job
+from optuna_kd.samplers.nsga.guide import TOTAL_TRIALS
 from optuna_kd.study import count_complete, count_finished, front, recipe_of, record_confirmed
 from optuna_kd.training.full import student_card
 
 KNEE = 5  # students of the front that are trained in full: those nearest to the knee
-TOTAL = "optuna_kd_total_trials"  # user attribute of a study: how many trials it will have, for its sampler
 
 
 class JointJob(MainJob):
@@ -45,7 +42,7 @@ class JointJob(MainJob):
         trials = max(0, (plan.trials or 0) - count_finished(self.study))
         run.clock.planned = run.proxy_cost * PRUNED_SHARE * trials + after
         if plan.trials is not None:
-            self.study.set_user_attr(TOTAL, plan.trials)
+            self.study.set_user_attr(TOTAL_TRIALS, plan.trials)
         self._run_trials(after)
         self._require_complete()
         self._front = front(self.study)
@@ -69,11 +66,7 @@ class JointJob(MainJob):
             jobs[key] = Job(key, run_full, (recipe, self.plan.epochs, 0, str(self._student_file(recipe, 0).resolve())))
         missing = [job for key, job in jobs.items() if not self._is_trained(job)]
         self.say.phase("Front", len(jobs), len(jobs) - len(missing))
-        for key, found in self.run.results(missing):
-            if self.full.get(key) is None:
-                point = {"seed": found["seed"]}
-                self.full.put(key, found["val_accuracy"], found, params=point, distributions=SEED_SPACE)
-            self.run.advance(self.plan.epochs)
+        self._run_full(missing)
 
     def _conclude(self, methods: Mapping[str, Recipe], records: Mapping[str, list[dict[str, Any]]]) -> SearchResult:
         result = super()._conclude(methods, records)
@@ -114,18 +107,9 @@ class JointJob(MainJob):
         return f"front of {len(trials)}, knee {', '.join(f'{value:.4g}' for value in knee.values)}"
 
     def _require_complete(self) -> None:
-        trials = self.study.get_trials(deepcopy=False)
-        if any(trial.state == TrialState.COMPLETE for trial in trials):
-            return
-        infeasible = self.objective.infeasible(self.study)
-        if infeasible:
+        if not count_complete(self.study) and (infeasible := self.objective.infeasible(self.study)):
             raise ValueError(f"No student that was tried keeps the limits: {infeasible}. Relax them, or search others.")
-        reasons = Counter(trial.user_attrs[REJECTED] for trial in trials if REJECTED in trial.user_attrs)
-        common = f" The commonest reason: {reasons.most_common(1)[0][0]}." if reasons else ""
-        raise ValueError(
-            f"None of the {len(trials)} trials ran to its end; {reasons.total()} were rejected.{common} Try a lower "
-            "learning rate, or more trials."
-        )
+        super()._require_complete()
 
 
 def knee_sentence(rows: Sequence[FrontRow], knee: Recipe, goals: Sequence[str]) -> str:

@@ -22,7 +22,8 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from optuna_kd.objective import REJECTED, DistillationObjective
+from optuna_kd.objective import DistillationObjective
+from optuna_kd.pruners import REJECT_REASON
 from optuna_kd.recipe import Recipe, StudentConfig
 from optuna_kd.runner.confirmation import confirm
 from optuna_kd.runner.controls import LABELS_ONLY, PLAIN_KD, best_of_grid, control_recipes, run_controls
@@ -214,7 +215,7 @@ class MainJob:
         if count_complete(self.study):
             return
         trials = self.study.get_trials(deepcopy=False)
-        reasons = Counter(trial.user_attrs[REJECTED] for trial in trials if REJECTED in trial.user_attrs)
+        reasons = Counter(trial.user_attrs[REJECT_REASON] for trial in trials if REJECT_REASON in trial.user_attrs)
         common = f" The commonest reason: {reasons.most_common(1)[0][0]}." if reasons else ""
         raise ValueError(
             f"None of the {len(trials)} trials ran to its end; {reasons.total()} were rejected.{common} Try a lower "
@@ -240,15 +241,19 @@ class MainJob:
         missing = [job for job in jobs.values() if not self._is_trained(job)]
         self.run.clock.planned = self.run.clock.done + self.plan.epochs * len(missing)
         self.say.phase("Full training", len(jobs), len(jobs) - len(missing))
-        for key, found in self.run.results(missing):
-            if self.full.get(key) is None:
-                point = {"seed": found["seed"]}
-                self.full.put(key, found["val_accuracy"], found, params=point, distributions=SEED_SPACE)
-            self.run.advance(self.plan.epochs)
+        self._run_full(missing)
         return {
             method: [self.full.get(self._full_key(recipe, index)) or {} for index in range(self.plan.seeds)]
             for method, recipe in methods.items()
         }
+
+    def _run_full(self, jobs: list[Job]) -> None:
+        """Run full trainings and keep what they scored."""
+        for key, found in self.run.results(jobs):
+            if self.full.get(key) is None:
+                point = {"seed": found["seed"]}
+                self.full.put(key, found["val_accuracy"], found, params=point, distributions=SEED_SPACE)
+            self.run.advance(self.plan.epochs)
 
     def _is_trained(self, job: Job) -> bool:
         """Whether a full training is in the ledger, and its student, if it is to be kept, on disk."""

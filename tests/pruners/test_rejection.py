@@ -108,7 +108,8 @@ def test_a_rejected_trial_is_pruned_with_its_reason(directions: list[str]) -> No
     assert trial.user_attrs == {"reject_reason": "exploding loss: 4, above 3 times the first loss of 1"}
 
 
-def test_the_attribute_is_that_of_distillation_studies() -> None:
-    from optuna_kd.objective import REJECTED
+def test_distillation_studies_reject_in_the_same_way() -> None:
+    from optuna_kd import joint_objective, objective
 
-    assert REJECT_REASON == REJECTED
+    assert objective.reject is joint_objective.reject is reject
+    assert REJECT_REASON == "reject_reason"

@@ -19,7 +19,7 @@ from torch import nn
 import optuna_kd
 from optuna_kd.joint_objective import JointDistillationObjective
 from optuna_kd.models import count_parameters, create_student
-from optuna_kd.objective import REJECTED
+from optuna_kd.pruners import REJECT_REASON
 from optuna_kd.recipe import Options, ProxyConfig, Recipe, StudentConfig
 from optuna_kd.runner.controls import control_recipes
 from optuna_kd.runner.jobs import WorkerSpec, run_full, run_proxy
@@ -307,7 +307,7 @@ def test_limits_that_nobody_keeps_are_told_with_the_nearest(
     nearest = min(trial.user_attrs[name] for trial in trials)
     assert f"has {nearest:,.6g} {name}, allowed {allowed}" in str(caught.value)
     assert [trial.state for trial in trials] == [TrialState.PRUNED] * 4
-    assert all(trial.user_attrs[REJECTED].startswith("infeasible") for trial in trials)
+    assert all(trial.user_attrs[REJECT_REASON].startswith("infeasible") for trial in trials)
     assert not (empty.folder / "runs").exists()
 
 
@@ -327,7 +327,7 @@ def test_students_that_cannot_be_built_are_passed_over(empty: Place, make_open: 
     assert refused
     for trial in refused:
         assert trial.state == TrialState.PRUNED
-        assert "RuntimeError: wide ones are out of stock" in trial.user_attrs[REJECTED]
+        assert "RuntimeError: wide ones are out of stock" in trial.user_attrs[REJECT_REASON]
     assert all(row.recipe.student and row.recipe.student.options["width"] == 0.5 for row in result.front)
 
 
