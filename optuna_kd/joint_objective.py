@@ -15,7 +15,7 @@ from optuna.trial import Trial
 
 from optuna_kd.distillers import DeadTermError, InvalidChainError, probe_points
 from optuna_kd.goals import GOALS
-from optuna_kd.models import count_flops, latency_ms, student_label
+from optuna_kd.models import count_flops, count_parameters, latency_ms, student_label
 from optuna_kd.objective import DistillationObjective, trial_seed
 from optuna_kd.pruners import REJECT_REASON, reason_to_reject, reject, report, should_prune, values_at
 from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig
@@ -28,6 +28,8 @@ from optuna_kd.training.offline import TeacherKnowledge
 from optuna_kd.training.task import ImageClassification
 from optuna_kd.training.trainer import LossRejected, Rung, StudentTraining
 
+MOST_LOOKED_AT = 1000  # students, before a search with limits
+ROUGHLY = {"latency_ms": 0.8}  # of a limit: a few passes take longer than the fastest of many
 FEW = 4  # trials at a rung, below which nothing can be said about it
 LATENCIES = "latency_ms"  # user attribute of a study, {student: milliseconds}
 SCORES = "diswot_scores"  # user attribute of a study, {student: training-free score}
@@ -135,6 +137,50 @@ class JointDistillationObjective(DistillationObjective):
             self._tasks[recipe.student] = _build(self.task, recipe.student)
         return self._tasks[recipe.student]
 
+    def require_feasible(self, space: Space) -> None:
+        """Refuse limits that no student of a space keeps, before anything is trained.
+
+        It looks for one student that keeps them and stops there, which is mostly the first; of 1,000 at most.
+
+        Raises:
+            ValueError: If there is none, with the student that comes nearest and by how much it breaks them.
+        """
+        if not self.limits or not isinstance(space, UniADSSpace) or space.student is None:
+            return
+        if space.student.size() > MOST_LOOKED_AT:
+            return
+        nearest, excess, costs = "", math.inf, {}
+        for config in space.student.all():
+            try:
+                costs_here = self._draft_costs(config)
+            except Exception:  # of a user's factory, which may raise anything; its trial says what
+                continue
+            worst = max(costs_here[name] / limit * ROUGHLY.get(name, 1) for name, limit in self.limits.items())
+            if worst <= 1:
+                return
+            if worst < excess:
+                nearest, excess, costs = student_label(config), worst, costs_here
+        if nearest:
+            broken = "; ".join(
+                _over(name, costs[name], limit)
+                for name, limit in self.limits.items()
+                if costs[name] * ROUGHLY.get(name, 1) > limit
+            )
+            raise ValueError(
+                f"None of the {space.student.size()} students keeps the limits. The nearest is {nearest}: {broken}. "
+                "Relax them, or search smaller students."
+            )
+
+    def _draft_costs(self, config: StudentConfig) -> dict[str, float]:
+        """Measure what the limits are about."""
+        student, image = self.task.draft_student(config), torch.zeros(1, *self.task.image_shape)
+        costs = {"parameters": float(count_parameters(student))}
+        if "flops" in self.limits:
+            costs["flops"] = float(count_flops(student, image))
+        if "latency_ms" in self.limits:
+            costs["latency_ms"] = latency_ms(student, image, repeats=5)
+        return costs
+
     def options(self) -> dict[str, Any]:
         """Give the arguments, beside task and knowledge, that create the same objective in another process."""
         limits = {argument: self.limits.get(name) for argument, name in LIMITS.items()}
@@ -204,7 +250,7 @@ class JointDistillationObjective(DistillationObjective):
             # Relative, so that constraints of different units can be added up.
             trial.set_constraint(name, costs[name] / limit - 1)
             if costs[name] > limit:
-                broken.append(f"{costs[name]:,.6g} {name}, allowed {limit:,.6g}")
+                broken.append(_over(name, costs[name], limit))
         if broken:
             raise reject(trial, f"infeasible: {'; '.join(broken)}")
         if self.screen and (reason := self._screened_out(trial.study, recipe.student)):
@@ -270,6 +316,11 @@ def goals_of(study: Study) -> list[str]:
             "it with create_study(method='uniads', objectives=...)."
         )
     return list(names)
+
+
+def _over(name: str, cost: float, limit: float) -> str:
+    """Say by how much a limit is broken."""
+    return f"{cost:,.6g} {name}, allowed {limit:,.6g}"
 
 
 def _build(task: ImageClassification, student: StudentConfig) -> ImageClassification:

@@ -17,8 +17,8 @@ MODULES = {
     for path in PACKAGE.rglob("*.py")
 }
 NO_TORCH = (
-    "search_space", "samplers", "pruners", "analysis", "recipe", "registry", "seeds", "study", "storages",
-    "goals", "pareto", "presets",
+    "search_space", "samplers", "pruners", "analysis", "recipe", "recipe_parts", "recipe_notation", "registry", "seeds",
+    "study", "storages", "goals", "pareto", "presets",
 )  # fmt: skip
 NO_OPTUNA = ("distillers", "models", "data", "training", "rewards", "student")
 

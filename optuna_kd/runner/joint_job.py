@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optuna_kd.goals import GOALS
@@ -19,13 +20,14 @@ from optuna_kd.runner.controls import LABELS_ONLY, PLAIN_KD, best_of_grid, contr
 from optuna_kd.runner.jobs import run_full
 from optuna_kd.runner.main_job import MainJob
 from optuna_kd.runner.plan import METHODS, PRUNED_SHARE
-from optuna_kd.runner.result import LABELS, PLAIN, SEARCHED, TUNED, FrontRow, SearchResult
+from optuna_kd.runner.result import LABELS, PLAIN, SEARCHED, TUNED, FrontRow, OptionRow, SearchResult
 from optuna_kd.runner.workers import Job
+from optuna_kd.samplers import UniADSSampler
 from optuna_kd.samplers.nsga.guide import TOTAL_TRIALS
 from optuna_kd.study import count_complete, count_finished, front, recipe_of, record_confirmed
 from optuna_kd.training.full import student_card
 
-KNEE = 5  # students of the front that are trained in full: those nearest to the knee
+FRONT = 5  # students that a front is expected to have, for estimates of the time left
 
 
 class JointJob(MainJob):
@@ -38,7 +40,7 @@ class JointJob(MainJob):
         run, plan = self.run, self.plan
         recipes, seeds = plan.confirm
         controls = len(control_recipes(self.study))
-        after = run.proxy_cost * (controls + recipes * seeds) + plan.epochs * (plan.seeds * METHODS + KNEE)
+        after = run.proxy_cost * (controls + recipes * seeds) + plan.epochs * (plan.seeds * METHODS + FRONT)
         trials = max(0, (plan.trials or 0) - count_finished(self.study))
         run.clock.planned = run.proxy_cost * PRUNED_SHARE * trials + after
         if plan.trials is not None:
@@ -58,15 +60,29 @@ class JointJob(MainJob):
         return {LABELS: labels, PLAIN: plain, TUNED: tuned, SEARCHED: knee}
 
     def _train_front(self) -> None:
-        """Train the students nearest to the knee in full, with one seed each."""
+        """Train the students of the front in full, with one seed each; a budget may only hold those near the knee."""
         jobs = {}
-        for trial in self._front[:KNEE]:
+        for trial in self._front[: self._affordable()]:
             recipe = recipe_of(self.study, trial)
             key = self._full_key(recipe, 0)
             jobs[key] = Job(key, run_full, (recipe, self.plan.epochs, 0, str(self._student_file(recipe, 0).resolve())))
         missing = [job for key, job in jobs.items() if not self._is_trained(job)]
         self.say.phase("Front", len(jobs), len(jobs) - len(missing))
         self._run_full(missing)
+
+    def _affordable(self) -> int:
+        """Count the students of the front that the budget has time for; the knee is trained in any case."""
+        budget, cost = self.plan.budget, self.run.clock.seconds_per_epoch
+        if budget is None or cost is None:
+            return len(self._front)
+        left = budget - self.run.clock.elapsed() - cost * self.plan.epochs * self.plan.seeds * METHODS
+        count = max(1, min(len(self._front), int(left / (cost * self.plan.epochs))))
+        if count < len(self._front):
+            self.say.note(
+                f"The budget has time for {count} of the {len(self._front)} students of the front: those nearest to "
+                "the knee. Run it again with a larger one to train the others."
+            )
+        return count
 
     def _conclude(self, methods: Mapping[str, Recipe], records: Mapping[str, list[dict[str, Any]]]) -> SearchResult:
         result = super()._conclude(methods, records)
@@ -75,11 +91,13 @@ class JointJob(MainJob):
             shutil.rmtree(self.setup.folder / "front" / name)
         rows = sorted((self._front_row(trial) for trial in self._front), key=lambda row: row.costs["parameters"])
         sentence = knee_sentence(rows, methods[SEARCHED], goals_of(self.study))
-        result = dataclasses.replace(result, front=tuple(rows), knee=sentence)
+        options = shrunken_options(self.study)
+        result = dataclasses.replace(result, front=tuple(rows), knee=sentence, options=tuple(options))
         summary = self.setup.folder / "summary.json"
         content = json.loads(summary.read_text(encoding="utf-8"))
         content["front"] = [_as_json(row) for row in rows]
         content["knee"] = sentence
+        content["options"] = [dataclasses.asdict(option) for option in options]
         summary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         return result
 
@@ -110,6 +128,16 @@ class JointJob(MainJob):
         if not count_complete(self.study) and (infeasible := self.objective.infeasible(self.study)):
             raise ValueError(f"No student that was tried keeps the limits: {infeasible}. Relax them, or search others.")
         super()._require_complete()
+
+
+def shrunken_options(study: Study) -> list[OptionRow]:
+    """List what became of every option of a study's space, those that failed most often first.
+
+    `UniADSSampler.shrinkage` counts them, whichever sampler made the trials.
+    """
+    counted = UniADSSampler.shrinkage(study)
+    rows = [OptionRow(parameter=name, **option) for name, options in counted.items() for option in options]
+    return sorted(rows, key=lambda row: (row.weight, -row.visits))
 
 
 def knee_sentence(rows: Sequence[FrontRow], knee: Recipe, goals: Sequence[str]) -> str:

@@ -28,6 +28,8 @@ from optuna_kd.training.task import ImageClassification
 from optuna_kd.training.trainer import accuracy
 
 LABELS, PLAIN, TUNED, SEARCHED = "labels only", "plain KD", "tuned KD", "searched recipe"
+AVOIDED = 6  # options that the closing report names
+UNTRIED = 0.5  # weight of an option that nothing is known of; below it the sampler avoids it
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,25 @@ class FrontRow:
 
 
 @dataclass(frozen=True)
+class OptionRow:
+    """What became of one option of the search space.
+
+    Args:
+        parameter: Of the study.
+        option: The choice or the value; an interval of a longer range is a text.
+        visits: Finished trials that took it.
+        failures: Those of them that failed, were pruned, or stand in the lower half.
+        weight: From 1 down to 0.05; random draws of the sampler are proportional to it.
+    """
+
+    parameter: str
+    option: Any
+    visits: int
+    failures: int
+    weight: float
+
+
+@dataclass(frozen=True)
 class SearchResult:
     """The outcome of `optuna_kd.search`.
 
@@ -89,6 +110,7 @@ class SearchResult:
         directory: Where student, recipe and summary were written.
         front: Of a search with several objectives, the smallest student first.
         knee: Which of them is recommended and why, in one sentence.
+        options: Of its space: what the search came to avoid first.
     """
 
     study: Study
@@ -101,6 +123,34 @@ class SearchResult:
     directory: Path
     front: tuple[FrontRow, ...] = ()
     knee: str = ""
+    options: tuple[OptionRow, ...] = ()
+
+    def show(self, console: Console) -> None:
+        """Print the tables and the verdict; sentences are wrapped in a terminal only."""
+        soft = not console.is_terminal
+        if self.front:
+            console.print(self.front_table())
+            console.print(f"{self.knee}\n", highlight=False, soft_wrap=soft)
+        if any(option.weight < UNTRIED for option in self.options):
+            console.print(self.options_table())
+        console.print(self.table())
+        console.print(self.verdict, highlight=False, soft_wrap=soft)
+
+    def options_table(self) -> Table:
+        """The options that the search came to avoid, for a rich console."""
+        table = Table(
+            title="Options that the search draws least: the space shrinks away from what fails",
+            title_justify="left",
+            title_style="bold",
+            box=SIMPLE_HEAD,
+        )
+        for name in ("parameter", "option"):
+            table.add_column(name, overflow="fold")
+        for name in ("tried", "failed", "weight"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in [option for option in self.options if option.weight < UNTRIED][:AVOIDED]:
+            table.add_row(row.parameter, str(row.option), f"{row.visits}", f"{row.failures}", f"{row.weight:.2f}")
+        return table
 
     def front_table(self) -> Table:
         """The Pareto front, for a rich console."""
@@ -156,11 +206,8 @@ class SearchResult:
     def __str__(self) -> str:
         """The closing table and the verdict, as the command line prints them."""
         console = Console(file=io.StringIO(), width=100, record=True)
-        if self.front:
-            console.print(self.front_table())
-            console.print(self.knee, highlight=False)
-        console.print(self.table())
-        return f"{console.export_text().rstrip()}\n{self.verdict}"
+        self.show(console)
+        return console.export_text().rstrip()
 
     def save(self, directory: str | Path) -> Path:
         """Copy `student.pt`, `recipe.json` and `summary.json` to another folder; return it."""

@@ -107,6 +107,8 @@ def search(
     objective = _objective(task, preset, proxy, reward, limits, screen)
     space = space if isinstance(space, Space) else create_space(space or preset.space)
     objective.check(space, objectives=len(objectives or preset.objectives) or 1)
+    if isinstance(objective, JointDistillationObjective):
+        objective.require_feasible(space)
     sampler = sampler or preset.sampler
     if isinstance(sampler, str):
         SAMPLERS[sampler]  # names and teacher are checked before anything is written

@@ -172,6 +172,10 @@ class ImageClassification:
         closed._set_student(functools.partial(factory, student), student_label(student))
         return closed
 
+    def draft_student(self, student: StudentConfig) -> nn.Module:
+        """Build one of the students of an open task to look at what it costs; `with_student` checks it as well."""
+        return cast(Callable[[StudentConfig], nn.Module], self._student_factory)(student)
+
     def for_recipe(self, recipe: Recipe) -> ImageClassification:
         """Give the task with the student of a recipe; a task with one student is taken as it is.
 

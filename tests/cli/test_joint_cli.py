@@ -2,79 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import logging
-import signal
-import sys
-import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 import torch
+from command_line import TINY, Run, files
 
 import optuna_kd
-from optuna_kd import cli, commands
 from optuna_kd.models import count_parameters, create_student
 from optuna_kd.presets import RECIPES
 from optuna_kd.recipe import Recipe
 from optuna_kd.storages import create_storage
 
-Run = Callable[..., "Output"]
+pytestmark = pytest.mark.usefixtures("quick_teacher")
 
-# A whole search, small enough for a test.
-TINY: list[Any] = ["--method", "uniads", "--teacher", "resnet8", "--trials", 2, "--workers", 1, "--proxy-epochs", 1]
-TINY += ["--subset", 0.1, "--epochs", 1, "--seeds", 1, "--confirm", 0, "--max-train", 400]
-
-
-@dataclasses.dataclass
-class Output:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory, and a cache beside it."""
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("OPTUNA_KD_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(commands, "DIGITS", dataclasses.replace(commands.DIGITS, teacher_epochs=4))
-    return folder
-
-
-@pytest.fixture
-def run(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], one_thread: None
-) -> Iterator[Run]:
-    """Run a command in this process, and undo what a program may do to its process."""
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(cli.console, "_width", 200)
-    handler = signal.getsignal(signal.SIGTERM)
-    handlers = list(logging.getLogger().handlers)
-
-    def call(*arguments: object) -> Output:
-        monkeypatch.setattr(sys, "argv", ["optuna-kd", *map(str, arguments)])
-        capsys.readouterr()
-        with warnings.catch_warnings(), pytest.raises(SystemExit) as exit_:
-            cli.main()
-        captured = capsys.readouterr()
-        return Output(int(exit_.value.code or 0), captured.out, captured.err)
-
-    yield call
-    signal.signal(signal.SIGTERM, handler)
-    logging.getLogger().handlers[:] = handlers
-
-
-def files(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+JOINT: list[Any] = ["--method", "uniads", *TINY]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +48,7 @@ def files(folder: Path) -> list[str]:
     ],
 )
 def test_wrong_options_get_one_line(run: Run, here: Path, tmp_path: Path, arguments: str, texts: list[str]) -> None:
-    output = run("search", *TINY, *arguments.split())
+    output = run("search", *JOINT, *arguments.split())
     assert output.code == 2
     (line,) = output.err.splitlines()
     assert line.startswith("Error: ")
@@ -114,7 +59,7 @@ def test_wrong_options_get_one_line(run: Run, here: Path, tmp_path: Path, argume
 
 
 def test_objectives_may_be_written_with_spaces(run: Run) -> None:
-    output = run("search", *TINY, "--objectives", "error, flops", "--dry-run")
+    output = run("search", *JOINT, "--objectives", "error, flops", "--dry-run")
     assert (output.code, output.err) == (0, "")
 
 
@@ -137,7 +82,7 @@ def test_spaces_shows_the_joint_space_and_the_named_recipes(run: Run, here: Path
 
 
 def test_a_dry_run_writes_nothing(run: Run, here: Path, tmp_path: Path) -> None:
-    output = run("search", *TINY, "--student", "wrn", "--chain", 2, "--dry-run")
+    output = run("search", *JOINT, "--student", "wrn", "--chain", 2, "--dry-run")
     assert (output.code, output.err) == (0, "")
     lines = {line.split()[0]: line for line in output.out.splitlines()}
     assert {
@@ -160,7 +105,7 @@ def test_a_dry_run_writes_nothing(run: Run, here: Path, tmp_path: Path) -> None:
 
 
 def test_search_then_distill(run: Run, here: Path) -> None:
-    searched = run("search", *TINY, "--storage", "sqlite:///kd.db", "--max-params", 90_000)
+    searched = run("search", *JOINT, "--storage", "sqlite:///kd.db", "--max-params", 90_000)
     assert (searched.code, searched.err) == (0, "")
     (folder,) = (here / "runs").iterdir()
     assert folder.name.startswith("uniads-digits-resnet-")
@@ -182,7 +127,7 @@ def test_search_then_distill(run: Run, here: Path) -> None:
     assert study.metric_names == ["cross_entropy", "parameters"]
     assert len(study.trials) == 2
 
-    again = run("search", *TINY, "--storage", "sqlite:///kd.db", "--max-params", 90_000)
+    again = run("search", *JOINT, "--storage", "sqlite:///kd.db", "--max-params", 90_000)
     assert again.code == 0
     assert "Search: 2 of 2 are there already" in again.out
 

@@ -1,0 +1,116 @@
+"""From the options of `optuna-kd search` to its space, its proxy and its confirmation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from optuna_kd.data import DataSplits
+from optuna_kd.models import STUDENTS
+from optuna_kd.recipe import ProxyConfig, halving_rungs
+from optuna_kd.search_space import SPACES, Space, StudentSpace, UniADSSpace, create_space
+from optuna_kd.study import METHODS, Method
+from optuna_kd.task_options import DIGITS_WIDTH, Defaults, TaskOptions, training_images
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(TaskOptions):
+    """The options of `optuna-kd search`."""
+
+    method: str
+    trials: int | None
+    timeout: str | None
+    workers: int
+    storage: str
+    study_name: str | None
+    space: str | None
+    objectives: str | None
+    max_params: float | None
+    max_flops: float | None
+    max_latency_ms: float | None
+    budget_params: float | None
+    screen: float
+    chain: int | None
+    sampler: str | None
+    reward: str
+    temperatures: str | None
+    proxy_epochs: int | None
+    subset: float | None
+    subset_by: str
+    confirm: str
+    runs: Path
+    dry_run: bool
+
+    @property
+    def preset(self) -> Method:
+        """The method."""
+        return METHODS[self.method]
+
+    @property
+    def chooses_student(self) -> bool:
+        """Whether the search chooses the student."""
+        return bool(self.preset.objectives)
+
+
+def chosen_space(options: SearchOptions) -> Space:
+    """Give the space that the options name; a `ValueError` says which of them do not belong to it."""
+    name = options.space or options.preset.space
+    if options.chooses_student:
+        return _joint_space(options, name)
+    if SPACES[name] is UniADSSpace:
+        raise ValueError(f"--space {name} chooses the student: use it with --method uniads.")
+    for option, value in (("--chain", options.chain), ("--objectives", options.objectives)):
+        if value is not None:
+            raise ValueError(f"{option} belongs to --method uniads; got {value}.")
+    if options.temperatures is None:
+        return create_space(name)
+    if name != "auto-kd":
+        raise ValueError(f"--temperatures belongs to --space auto-kd; got --space {name}.")
+    try:
+        values = tuple(int(part) for part in options.temperatures.split(","))
+    except ValueError:
+        values = ()
+    if not values or min(values) < 1 or len(set(values)) != len(values):
+        raise ValueError(
+            f"--temperatures is a list of different whole numbers like 1,4,8,16; got {options.temperatures!r}."
+        )
+    return create_space("auto-kd", temperatures=values)
+
+
+def _joint_space(options: SearchOptions, name: str) -> Space:
+    if name != "uniads" or options.temperatures is not None:
+        given = f"--space {name}" if name != "uniads" else "--temperatures"
+        raise ValueError(f"--method {options.method} searches the space uniads as it is; got {given}.")
+    family = options.student_name
+    STUDENTS[family]
+    fixed = {"base_width": DIGITS_WIDTH} if options.data == "digits" else {}
+    return UniADSSpace(student=StudentSpace(family, fixed=fixed), chain=options.chain or 1)
+
+
+def chosen_proxy(options: SearchOptions, splits: DataSplits, defaults: Defaults) -> ProxyConfig:
+    """Give the proxy: what the options leave open is what suits the data."""
+    epochs = options.proxy_epochs or defaults.proxy_epochs
+    subset = defaults.subset if options.subset is None else options.subset
+    if not subset > 0:
+        raise ValueError(f"--subset is a share up to 1 or a number of images above; got {subset:g}.")
+    if options.subset_by not in ("images", "classes"):
+        raise ValueError(f"--subset-by is images or classes; got {options.subset_by!r}.")
+    if subset > 1:
+        subset = min(1.0, subset / training_images(splits))
+    if options.chooses_student:
+        rungs = halving_rungs(epochs)
+        return ProxyConfig(epochs=epochs, rungs=rungs, subset=subset, subset_by=options.subset_by)  # type: ignore[arg-type]
+    return ProxyConfig(epochs=epochs, subset=subset, subset_by=options.subset_by)  # type: ignore[arg-type]
+
+
+def confirm_pair(text: str) -> tuple[int, int]:
+    """Read `--confirm`: recipes x seeds, as in 5x3, or 0."""
+    parts: Sequence[str] = text.lower().split("x")
+    try:
+        if text == "0":
+            return (0, 0)
+        recipes, seeds = map(int, parts)
+    except ValueError:
+        raise ValueError(f"--confirm reads like 5x3 (recipes x seeds), or 0; got {text!r}.") from None
+    return recipes, seeds

@@ -1,0 +1,139 @@
+"""A search in a process of its own that is ended in the middle, then run again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from command_line import Run
+
+from optuna_kd.models import create_model
+from optuna_kd.storages import create_storage
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+    """A teacher that knows its digits."""
+    from sklearn.datasets import load_digits
+
+    bundled = load_digits()
+    images = torch.tensor(bundled.images, dtype=torch.float32)[:, None] / 16
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = create_model("resnet8", num_classes=10, in_channels=1, input_size=8)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        mean, std = images.mean(), images.std()
+        for step in range(60):
+            part = slice(step * 64 % 1200, step * 64 % 1200 + 64)
+            loss = torch.nn.functional.cross_entropy(
+                model((images[part] - mean) / std), torch.tensor(bundled.target[part])
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
+    torch.save(model.state_dict(), path)
+    return path
+
+
+def children_of(pid: int) -> list[int]:
+    """Processes that a process started, by /proc."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def alive(pids: list[int]) -> list[int]:
+    found = []
+    for pid in pids:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                found.append(pid)
+        except OSError:
+            continue
+    return found
+
+
+def trials_of(database: Path) -> list[optuna.trial.FrozenTrial]:
+    if not database.exists():
+        return []
+    try:
+        return optuna.load_study(study_name="killed", storage=f"sqlite:///{database}").trials
+    except Exception:  # not there yet, or being written
+        return []
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_search_goes_on_after_it_was_ended(
+    how: signal.Signals, here: Path, tmp_path: Path, checkpoint: Path, run: Run
+) -> None:
+    database = tmp_path / "kd.db"
+    command: list[Any] = [
+        "search",
+        "--teacher",
+        "resnet8",
+        "--teacher-checkpoint",
+        checkpoint,
+        "--study-name",
+        "killed",
+    ]
+    command += ["--storage", f"sqlite:///{database}", "--proxy-epochs", 2, "--subset", 0.15, "--epochs", 1]
+    command += ["--seeds", 1, "--confirm", 0, "--max-train", 400, "--trials", 300]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "optuna_kd.cli", *map(str, command), "--workers", "2"],
+        cwd=here, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        end = time.monotonic() + 90
+        while len([trial for trial in trials_of(database) if trial.state.is_finished()]) < 3:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < end, "no trial was finished"
+            time.sleep(0.2)
+        children = children_of(process.pid)
+        assert len(children) >= 2
+        if how == signal.SIGINT:
+            os.killpg(process.pid, how)  # as a terminal does
+        else:
+            process.kill()
+        out, err = process.communicate(timeout=120)
+        end = time.monotonic() + 5
+        while alive(children) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert alive(children) == []
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert err == "Stopped. What is finished is kept; the same command goes on from there.\n"
+        assert optuna.trial.TrialState.RUNNING not in [trial.state for trial in trials_of(database)]
+    assert "Traceback" not in out + err
+
+    before = [trial for trial in trials_of(database) if trial.state.is_finished() and trial.values]
+    total = len([trial for trial in trials_of(database) if trial.state.name in ("COMPLETE", "PRUNED")]) + 3
+    command[-1] = total
+    output = run(*command, "--workers", 1)
+    assert (output.code, output.err) == (0, "")
+    after = optuna.load_study(study_name="killed", storage=create_storage(f"sqlite:///{database}")).trials
+    assert len([trial for trial in after if trial.state.name in ("COMPLETE", "PRUNED")]) == total
+    assert [(after[trial.number].params, after[trial.number].value) for trial in before] == [
+        (trial.params, trial.value) for trial in before
+    ]
+    assert (here / "runs" / "killed" / "student.pt").exists()
