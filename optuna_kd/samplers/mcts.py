@@ -14,18 +14,15 @@ such as UCT the walk goes by the visits and rewards of the children alone, and b
 from __future__ import annotations
 
 import copy
-import operator
-import secrets
-import threading
 from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
 from optuna_kd.samplers.domains import Domain, domain_of
+from optuna_kd.samplers.guided import GuidedSampler
 from optuna_kd.samplers.selection import SelectionRule, SurrogateSearch, resolve_rule
 from optuna_kd.samplers.surrogate.guide import Guide
 from optuna_kd.samplers.tree import path_of
@@ -34,10 +31,9 @@ from optuna_kd.samplers.visits import Visits, open_children
 from optuna_kd.seeds import derive_seed
 
 _REFINE_AFTER = 4  # visits of an interval before it is searched by halves
-_MAX_GUIDES = 4  # studies that one sampler remembers at a time
 
 
-class MCTSSampler(BaseSampler):
+class MCTSSampler(GuidedSampler[Guide]):
     """Sampler for conditional search spaces: a tree search guided by a surrogate, or the paper's UCT (eq. 2).
 
     By default each trial follows the best of many walks simulated down the tree, with a Gaussian process over
@@ -78,33 +74,13 @@ class MCTSSampler(BaseSampler):
         'kl'
     """
 
+    _new_guide = Guide
+
     def __init__(
         self, seed: int | None = None, *, selection: str | SelectionRule | SurrogateSearch = "surrogate"
     ) -> None:
-        self._fixed_seed = None if seed is None else operator.index(seed)
-        self._seed = secrets.randbits(63) if self._fixed_seed is None else self._fixed_seed
+        super().__init__(seed)
         self._rule = resolve_rule(selection)
-        self._guides: dict[str, Guide] = {}
-        self._lock = threading.Lock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_guides": {}, "_lock": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
-
-    def reseed_rng(self) -> None:
-        """Draw a new seed, unless one was given.
-
-        Optuna calls this so that parallel workers do not repeat each other. With a given seed they do not
-        anyhow, for no two trials share a number, and the seed keeps its meaning.
-        """
-        if self._fixed_seed is None:
-            self._seed = secrets.randbits(63)
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return nothing: every parameter is chosen when it is suggested, as the tree goes."""
-        return {}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -182,14 +158,6 @@ class MCTSSampler(BaseSampler):
         """
         _check_single_objective(study)
         return Guide().tree(study)
-
-    def _guide_of(self, study: Study) -> Guide:
-        name = study.study_name
-        guide = self._guides.pop(name, None) or Guide()
-        self._guides[name] = guide  # last, so that the first is the longest unused
-        if len(self._guides) > _MAX_GUIDES:
-            del self._guides[next(iter(self._guides))]
-        return guide
 
     def _choose(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from datetime import datetime
 
 import numpy as np
@@ -18,7 +20,7 @@ from optuna_kd.samplers.tree import Tree, path_of
 _RETRIES = "retry_history"  # where Optuna's RetryHeartbeatStaleTrialCallback keeps the trials that it runs again
 
 
-class StudyView:
+class TrialsView(ABC):
     """A study as its finished trials, which are read once each, and the running ones, which are read anew.
 
     Attributes:
@@ -26,18 +28,24 @@ class StudyView:
         log: The paths of the finished trials, in the order in which they came.
         structure: Which parameter follows which.
         distributions: Of each parameter, that of the latest trial.
-        evidence: What the finished trials earned.
         unfinished: The running trials, without the current one.
         generation: How often all was read from the start.
     """
 
     def __init__(self) -> None:
-        self._direction = StudyDirection.NOT_SET
         self.generation = 0
-        self._read_for: tuple[int, datetime | None] | None = None
-        self._clear(self._direction)
+        self._read_for: tuple[int, datetime | None, int, int] | None = None
+        self._clear([])
 
-    def _clear(self, direction: StudyDirection) -> None:
+    @abstractmethod
+    def _forget(self, directions: Sequence[StudyDirection]) -> None:
+        """Forget what was judged; what comes now is to be judged by these directions."""
+
+    @abstractmethod
+    def _judge(self, trial: FrozenTrial) -> None:
+        """Take in what a finished trial is worth."""
+
+    def _clear(self, directions: Sequence[StudyDirection]) -> None:
         self.generation += 1
         self.finished, self.running = Tree(), Tree()
         self.log = PathLog(Slots())
@@ -45,15 +53,10 @@ class StudyView:
         self.distributions: dict[str, BaseDistribution] = {}
         self._described_by: dict[str, int] = {}
         self.unfinished: list[FrozenTrial] = []
-        self._direction = direction
-        self.evidence = Evidence(maximize=direction is StudyDirection.MAXIMIZE)
+        self._directions = directions
+        self._forget(directions)
         self._known: dict[int, datetime | None] = {}
-        self._running_state: list[tuple[int, int]] = []
-
-    @property
-    def rewards(self) -> NDArray[np.float64]:
-        """Rewards of the finished trials, by trial number."""
-        return self.evidence.rewards()
+        self._running_state: list[tuple[int, datetime | None, int]] = []
 
     def refresh(self, study: Study, current: FrozenTrial | None = None) -> None:
         """Read what is new; earlier trials are compared with the storage once per trial.
@@ -62,35 +65,39 @@ class StudyView:
             study: The study, or the part of it that Optuna shows the sampler (a Hyperband bracket).
             current: The trial for which a value is being suggested, if any; it is not evidence.
         """
-        identity = (current.number, current.datetime_start) if current else (-1, None)
+        number, started = (current.number, current.datetime_start) if current else (-1, None)
+        trials = study.get_trials(deepcopy=False)
         finished: list[FrozenTrial] = []
         others: list[FrozenTrial] = []
         failed = 0
-        for trial in study.get_trials(deepcopy=False):
+        for trial in trials:
             state = trial.state
             if state is TrialState.RUNNING:
-                if trial.number != identity[0]:
+                if trial.number != number:
                     others.append(trial)
             elif state is not TrialState.WAITING:
                 finished.append(trial)
                 failed += state is TrialState.FAIL
+        ended = len(finished)
         if failed:
             # A trial whose process was killed says nothing about its branch once it is queued to run again.
-            retried = {n for trial in study.get_trials(deepcopy=False) for n in trial.system_attrs.get(_RETRIES, ())}
+            retried = {n for trial in trials for n in trial.system_attrs.get(_RETRIES, ())}
             finished = [t for t in finished if t.state is not TrialState.FAIL or t.number not in retried]
-        if identity != self._read_for or len(finished) != len(self._known):
-            self._read_finished(finished, study.direction)
-            self._read_for = identity
-        running_state = [(trial.number, len(trial.params)) for trial in others]
+        read_for = (number, started, ended, len(finished))
+        if current is None or read_for != self._read_for:
+            self._read_finished(finished, study.directions)
+            self._read_for = read_for
+        # With the start, for a number can come again in another study of the same name.
+        running_state = [(trial.number, trial.datetime_start, len(trial.params)) for trial in others]
         if running_state != self._running_state:
             self.running, self.unfinished, self._running_state = Tree(), others, running_state
             for trial in others:
                 self.running.add(trial.number, path_of(trial))
 
-    def _read_finished(self, trials: list[FrozenTrial], direction: StudyDirection) -> None:
+    def _read_finished(self, trials: list[FrozenTrial], directions: Sequence[StudyDirection]) -> None:
         known = self._known
         new: list[FrozenTrial] = []
-        changed = direction is not self._direction
+        changed = directions != self._directions
         for trial in trials:
             number = trial.number
             if number not in known:
@@ -99,11 +106,11 @@ class StudyView:
                 changed = True
         if changed or len(trials) - len(new) != len(known):
             # Another study under the same name (deleted and made again), or another bracket of Hyperband.
-            self._clear(direction)
+            self._clear(directions)
             new = trials
         for trial in new:
             self._known[trial.number] = trial.datetime_start
-            self.evidence.add(trial)
+            self._judge(trial)
             for name, distribution in trial.distributions.items():
                 if trial.number >= self._described_by.get(name, 0):
                     self.distributions[name], self._described_by[name] = distribution, trial.number
@@ -113,3 +120,22 @@ class StudyView:
             if path:
                 columns = self.log.add(trial.number, path)
                 self.structure.add(len(self.log) - 1, path, columns, ended=ended)
+
+
+class StudyView(TrialsView):
+    """A study with one objective.
+
+    Attributes:
+        evidence: What the finished trials earned.
+    """
+
+    def _forget(self, directions: Sequence[StudyDirection]) -> None:
+        self.evidence = Evidence(maximize=StudyDirection.MAXIMIZE in directions)
+
+    def _judge(self, trial: FrozenTrial) -> None:
+        self.evidence.add(trial)
+
+    @property
+    def rewards(self) -> NDArray[np.float64]:
+        """Rewards of the finished trials, by trial number."""
+        return self.evidence.rewards()

@@ -127,3 +127,13 @@ def test_any_sampler_may_have_made_the_trials_and_what_is_returned_is_a_copy(sel
     assert best.value > 0.9
     best.params["x"] = 7.0
     assert study.trials[best.number].params["x"] <= 1
+
+
+def test_another_study_of_the_same_name_and_size_is_judged_by_its_own_trials(selection: str) -> None:
+    sampler, storage = MCTSSampler(selection=selection), optuna.storages.InMemoryStorage()
+    for best in (0, 2):
+        study = optuna.create_study(storage=storage, study_name="s", direction="maximize")
+        for a in range(3):
+            study.add_trial(optuna.create_trial(value=-abs(a - best), params={"a": a}, distributions={"a": SPACE["a"]}))
+        assert sampler.recommend(study).params["a"] == best
+        optuna.delete_study(study_name="s", storage=storage)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optuna_kd.samplers._compat import fixed_by
-from optuna_kd.samplers.domains import Domain, domain_of
+from optuna_kd.samplers.domains import Domain
 from optuna_kd.samplers.notices import Notices
 from optuna_kd.samplers.nsga.beliefs import Beliefs
 from optuna_kd.samplers.nsga.breeding import Breeding
@@ -21,18 +18,16 @@ from optuna_kd.samplers.nsga.brood import Brood
 from optuna_kd.samplers.nsga.screening import screen_of
 from optuna_kd.samplers.nsga.shrinkage import Tally
 from optuna_kd.samplers.nsga.view import PopulationView
-from optuna_kd.samplers.surrogate.guide import Plan
-from optuna_kd.samplers.surrogate.slots import PathLog, Paths
+from optuna_kd.samplers.plans import Plans, pinned, successor, untried
+from optuna_kd.samplers.surrogate.slots import Paths, widened
 from optuna_kd.samplers.surrogate.structure import Successor
-from optuna_kd.samplers.tree import Step, is_exhausted, path_of
-from optuna_kd.samplers.visits import open_children
+from optuna_kd.samplers.tree import Step, path_of
 
 TOTAL_TRIALS = "optuna_kd_total_trials"  # user attribute of a study
 _LEAST = 12  # members of a population
 _STARTUP = 10  # judged trials, with screening at most, before there are children
 _USUAL = 20  # where nobody tells how many trials there will be
 _MANY = 4  # failures, and no success: worth a warning
-_MAX_PLANS = 64  # of trials that run at the same time in one process
 
 Array = NDArray[np.float64]
 
@@ -61,8 +56,7 @@ class Guide:
 
     def __init__(self) -> None:
         self.view = PopulationView()
-        self._notices = Notices()
-        self._plans: dict[int, Plan] = {}
+        self._notices, self._plans = Notices(), Plans(self.view)
         self._beliefs, self._generation = Beliefs(), 0
 
     def suggest(
@@ -74,28 +68,17 @@ class Guide:
         fixed from outside, or because another one comes next than was learned.
         """
         path = path_of(trial)
-        plan = self._plans.get(trial.number)
-        if path and plan is not None and plan.started == trial.datetime_start:
-            value = plan.value(path, name, domain)
-            if value is not None:
-                return value
+        if (value := self._plans.value(trial, path, name, domain)) is not None:
+            return value
         self.view.refresh(study, trial)
         self._warn(study)
-        view, slots = self.view, self.view.log.slots
-        for step in path:  # others may have decided a parameter that no finished trial has
-            slots.number(step.name, step.domain, trial.number)
-        asked = Successor(slots.number(name, domain, trial.number), domain)
-        running = self._running()
-        tried = np.concatenate([view.log.paths().keys, running.keys])
+        asked = successor(self.view, trial, path, name, domain)
+        running = self._plans.running()
+        tried = np.concatenate([self.view.log.paths().keys, running.keys])
         found = self._child(study, trial, path, asked, running, tried, rng, settings)
-        if found.keys[0] in tried and (value := self._untried(path, name, domain, rng)) is not None:
+        if found.keys[0] in tried and (value := untried(self.view, path, name, domain, rng)) is not None:
             return value  # the last few recipes of a space are easier counted than bred
-        positions = dict(zip(slots.columns, found.positions[0].tolist(), strict=True))
-        plan = Plan(trial.datetime_start, found, {name: p for name, p in positions.items() if not math.isnan(p)})
-        self._plans[trial.number] = plan
-        if len(self._plans) > _MAX_PLANS:
-            del self._plans[next(iter(self._plans))]
-        return domain.internal(plan.positions[name])
+        return domain.internal(self._plans.keep(trial, found).positions[name])
 
     def tallies(self) -> dict[int, Tally]:
         """Count visits and failures of every option, by slot."""
@@ -119,10 +102,10 @@ class Guide:
         settings: Settings,
     ) -> Paths:
         view, slots = self.view, self.view.log.slots
-        pinned = self._pinned(study, trial, {slots[asked.slot].name, *(step.name for step in path)})  # type: ignore[index]
+        decided = pinned(study, trial, view, {slots[asked.slot].name, *(step.name for step in path)})  # type: ignore[index]
 
         def walked(wishes: Array) -> Paths:
-            wishes[:, list(pinned)] = list(pinned.values())
+            wishes[:, list(decided)] = list(decided.values())
             return view.structure.walk(wishes, path, asked)
 
         brood = Brood(slots, self.tallies(), settings.breeding, walked, tried, rng)
@@ -144,51 +127,12 @@ class Guide:
         log = self.view.log
         rows = {number: row for row, number in enumerate(log.numbers)}
         found = np.array([rows[number] for number in numbers.tolist() if number in rows], np.intp)
-        return _padded(log.paths().positions[found], log.slots)
+        return widened(log.paths().positions[found], len(log.slots), np.nan)
 
     def _beliefs_of_now(self) -> Beliefs:
         if self._generation != self.view.generation:
             self._beliefs, self._generation = Beliefs(), self.view.generation
         return self._beliefs
-
-    def _untried(self, path: Sequence[Step], name: str, domain: Domain, rng: np.random.Generator) -> float | None:
-        """Draw from the children below which something is untried; None if there is none, or no counting them."""
-        finished, running = self.view.finished, self.view.running
-        if not domain.enumerable or is_exhausted(finished.node_at(path), running.node_at(path)):
-            return None
-        splits = finished.split_at(path, name, domain), running.split_at(path, name, domain)
-        if splits == (None, None):
-            return None
-        children = np.flatnonzero(open_children(*splits, domain.children))
-        return domain.draw(domain.cell(int(rng.choice(children))), rng)
-
-    def _running(self) -> Paths:
-        """Give the paths of unfinished trials: as planned here, else as far as they are known."""
-        slots = self.view.log.slots
-        unplanned, planned = PathLog(slots), []
-        for trial in self.view.unfinished:
-            plan = self._plans.get(trial.number)
-            if plan is not None and plan.started == trial.datetime_start:
-                planned.append(plan.path)
-            else:
-                unplanned.add(trial.number, path_of(trial))
-        return Paths.joined([unplanned.paths(), *planned], len(slots))
-
-    def _pinned(self, study: Study, trial: FrozenTrial, taken: set[str]) -> dict[int, float]:
-        """Find parameters to come that others decide: the queue, or a PartialFixedSampler; positions by slot."""
-        decided: dict[str, Any] = {**fixed_by(study.sampler), **trial.system_attrs.get("fixed_params", {})}
-        pinned = {}
-        for name, value in decided.items():
-            distribution = self.view.distributions.get(name)
-            if name in taken or distribution is None:
-                continue
-            domain = domain_of(distribution)
-            try:
-                position = domain.position(domain.coordinate(distribution.to_internal_repr(value)))
-            except (OverflowError, TypeError, ValueError):  # not a value of it; Optuna warns when it is asked for
-                continue
-            pinned[self.view.log.slots.columns[name]] = position
-        return pinned
 
     def _warn(self, study: Study) -> None:
         view = self.view
@@ -211,9 +155,5 @@ def population_size(study: Study, settings: Settings) -> int:
     """Give the number of members of the population."""
     if settings.population_size is not None:
         return settings.population_size
-    total = study.user_attrs.get(TOTAL_TRIALS)
+    total = getattr(study, "user_attrs", {}).get(TOTAL_TRIALS)  # a Hyperband bracket shows none
     return max(_LEAST, int(total) // 5) if isinstance(total, int | float) and total > 0 else _USUAL
-
-
-def _padded(positions: Array, slots: Sequence[Any]) -> Array:
-    return np.pad(positions, ((0, 0), (0, len(slots) - positions.shape[1])), constant_values=np.nan)

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import math
 import operator
-import secrets
-import threading
 from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optuna_kd.samplers.domains import domain_of
+from optuna_kd.samplers.guided import GuidedSampler
 from optuna_kd.samplers.nsga.breeding import Breeding
 from optuna_kd.samplers.nsga.guide import Guide, Settings
 from optuna_kd.samplers.nsga.shrinkage import rows_of
 from optuna_kd.seeds import derive_seed
 
-_MAX_GUIDES = 4  # studies that one sampler remembers at a time
 
-
-class UniADSSampler(BaseSampler):
+class UniADSSampler(GuidedSampler[Guide]):
     """Evolutionary sampler for conditional spaces with one or several objectives (UniADS's use of NSGA-II).
 
     Parents are chosen by binary tournament among the best `population_size` of all judged trials: feasible before
@@ -73,6 +69,8 @@ class UniADSSampler(BaseSampler):
         [1, 3, 5, 7]
     """
 
+    _new_guide = Guide
+
     def __init__(
         self,
         seed: int | None = None,
@@ -85,8 +83,7 @@ class UniADSSampler(BaseSampler):
         swapping_prob: float = 0.5,
         mutation_prob: float | None = None,
     ) -> None:
-        self._fixed_seed = None if seed is None else operator.index(seed)
-        self._seed = secrets.randbits(63) if self._fixed_seed is None else self._fixed_seed
+        super().__init__(seed)
         self._settings = Settings(
             population_size=None if population_size is None else _at_least(2, "population_size", population_size),
             startup_trials=None if startup_trials is None else _at_least(1, "startup_trials", startup_trials),
@@ -97,27 +94,6 @@ class UniADSSampler(BaseSampler):
                 mutation=None if mutation_prob is None else _probability("mutation_prob", mutation_prob),
             ),
         )
-        self._guides: dict[str, Guide] = {}
-        self._lock = threading.Lock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_guides": {}, "_lock": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
-
-    def reseed_rng(self) -> None:
-        """Draw a new seed, unless one was given.
-
-        Optuna calls this so that parallel workers do not repeat each other. With a given seed they do not
-        anyhow, for no two trials share a number, and the seed keeps its meaning.
-        """
-        if self._fixed_seed is None:
-            self._seed = secrets.randbits(63)
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return nothing: every parameter is chosen when it is suggested, as the child was planned."""
-        return {}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -158,14 +134,6 @@ class UniADSSampler(BaseSampler):
             slots[column].name: rows_of(tallies[column], guide.view.distributions[slots[column].name])
             for column in slots.canonical
         }
-
-    def _guide_of(self, study: Study) -> Guide:
-        name = study.study_name
-        guide = self._guides.pop(name, None) or Guide()
-        self._guides[name] = guide  # last, so that the first is the longest unused
-        if len(self._guides) > _MAX_GUIDES:
-            del self._guides[next(iter(self._guides))]
-        return guide
 
 
 def _at_least(least: int, name: str, value: int) -> int:

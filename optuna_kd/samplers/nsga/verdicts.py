@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_kd.pareto import pareto_order
+from optuna_kd.pruners.reporting import RUNG_VALUES
 from optuna_kd.samplers.evidence import rescale
 
-RUNG_VALUES = "rung_values"  # user attribute of a trial: {"3": [value of each objective], "6": [...]}
 _LIMIT = 3.0  # how many typical sizes of a constraint the surrogate tells apart
 _FAILED_AT = 0.1  # a failed trial counts like the one that this share of the others is worse than
 

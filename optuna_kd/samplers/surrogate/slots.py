@@ -108,8 +108,8 @@ class Paths:
         """Put the rows of several together, over `slots` parameters."""
         depth = max(part.branches.shape[1] for part in parts)
         return cls(
-            np.concatenate([_widened(part.positions, slots, np.nan) for part in parts]),
-            np.concatenate([_widened(part.branches, depth, np.uint64(0)) for part in parts]),
+            np.concatenate([widened(part.positions, slots, np.nan) for part in parts]),
+            np.concatenate([widened(part.branches, depth, np.uint64(0)) for part in parts]),
             np.concatenate([part.keys for part in parts]),
         )
 
@@ -149,9 +149,9 @@ class PathLog:
             self._depths = np.concatenate([self._depths, np.full_like(self._depths, -1)])
             self._branches = np.concatenate([self._branches, np.zeros_like(self._branches)])
             self._keys = np.concatenate([self._keys, np.zeros_like(self._keys)])
-        self._positions = _widened(self._positions, len(self.slots), np.nan)
-        self._depths = _widened(self._depths, len(self.slots), -1)
-        self._branches = _widened(self._branches, len(branches), np.uint64(0))
+        self._positions = widened(self._positions, len(self.slots), np.nan)
+        self._depths = widened(self._depths, len(self.slots), -1)
+        self._branches = widened(self._branches, len(branches), np.uint64(0))
         self._positions[row, columns] = [step.domain.position(step.coordinate) for step in path]
         self._depths[row, columns] = range(len(path))
         self._branches[row, : len(branches)] = branches
@@ -222,7 +222,8 @@ def _mixed_all(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return numbers ^ (numbers >> np.uint64(31))
 
 
-def _widened(array: NDArray, columns: int, fill: object) -> NDArray:
+def widened(array: NDArray, columns: int, fill: object) -> NDArray:
+    """Add columns of `fill` on the right, up to a number of columns; [rows, columns]."""
     if array.shape[1] >= columns:
         return array
     return np.concatenate([array, np.full((len(array), columns - array.shape[1]), fill, array.dtype)], axis=1)

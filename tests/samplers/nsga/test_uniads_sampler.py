@@ -290,6 +290,22 @@ def test_a_study_of_the_same_name_is_another_study() -> None:
         optuna.delete_study(study_name="s", storage=storage)
 
 
+def test_hyperband_which_shows_the_sampler_one_bracket_at_a_time(screening: bool) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        value = trial.suggest_float("x", 0, 1) + trial.suggest_int("n", 0, 3)
+        for step in range(1, 10):
+            trial.report(value, step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return value
+
+    pruner = optuna.pruners.HyperbandPruner(max_resource=9)
+    sampler = UniADSSampler(0, screening=screening)
+    study = optuna.create_study(study_name="bands", sampler=sampler, pruner=pruner)
+    study.optimize(objective, n_trials=20)
+    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE, TrialState.PRUNED}
+
+
 def test_one_sampler_serves_studies_side_by_side() -> None:
     sampler = UniADSSampler(0)
     studies = [optuna.create_study(directions=BOTH, sampler=sampler) for _ in range(6)]

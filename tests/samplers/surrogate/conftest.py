@@ -54,7 +54,7 @@ def view_of() -> Callable[..., StudyView]:
         view = StudyView()
         view.refresh(study)
         if trials is not None:
-            view._clear(study.direction)
+            view._clear(study.directions)
             for trial in trials:
                 view.evidence.add(trial)
                 path = path_of(trial)
