@@ -266,7 +266,9 @@ def test_with_one_objective_it_is_a_pruner_like_any_other() -> None:
             trial.report(value, step)
             reached = rungs.setdefault(step, [])
             reached.append(value)
-            expected = len(reached) >= 4 and not asha(value, reached, 3, maximize=True)
+            too_many = max(0, went_on.get(step, 0) - math.ceil((len(reached) - 1) / 3))
+            expected = len(reached) >= 4 and not asha(value, reached, 3 ** (1 + too_many), maximize=True)
+            went_on[step] = went_on.get(step, 0) + (not expected)
             decisions.append(expected)
             assert trial.should_prune() == expected
             if expected:
@@ -274,6 +276,7 @@ def test_with_one_objective_it_is_a_pruner_like_any_other() -> None:
         return value
 
     rungs: dict[int, list[float]] = {}
+    went_on: dict[int, int] = {}
     decisions: list[bool] = []
     sampler = optuna.samplers.RandomSampler(seed=0)
     study = new_study(["maximize"], warmup=4, factor=3, sampler=sampler)
@@ -304,8 +307,51 @@ def test_whole_studies_save_epochs_and_keep_the_front() -> None:
 
     everything = new_study(sampler=optuna.samplers.RandomSampler(seed=0), warmup=100)
     everything.optimize(curve, n_trials=60)
-    front, full = ({trial.number for trial in each.best_trials} for each in (study, everything))
-    assert len(front & full) >= 0.5 * len(full)
+    dominated, most = (hypervolume(each, (12.0, 1.1)) for each in (study, everything))
+    assert dominated >= 0.95 * most
+
+
+def hypervolume(study: optuna.Study, reference: tuple[float, float]) -> float:
+    area, edge = 0.0, reference[1]
+    for loss, size in sorted(trial.values for trial in study.best_trials):
+        area += (reference[0] - loss) * (edge - size)
+        edge = size
+    return area
+
+
+def test_the_share_that_goes_on_holds_although_later_trials_are_better() -> None:
+    """Of trials that get better all the time, three quarters are among the best half so far."""
+    luck = np.random.default_rng(0).normal(size=60)
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        loss, size = float(15 * luck[trial.number] - trial.number), trial.number % 3
+        for step in (1, 2):
+            report(trial, [loss, size], step)
+            if step == 1:
+                reached.append((loss, size))
+                best_half.append(survivors(reached, study.directions, 2)[-1])
+                if should_prune(trial):
+                    raise optuna.TrialPruned
+        return loss, size
+
+    reached: list[tuple[float, float]] = []
+    best_half: list[bool] = []
+    study = new_study(warmup=4)
+    study.optimize(objective, n_trials=60)
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    assert sum(best_half) >= 42
+    assert 27 <= len(complete) <= 35
+
+
+def test_the_best_of_all_goes_on_however_many_did() -> None:
+    study = new_study(["minimize"], warmup=4)
+    for number in range(20):
+        study.add_trial(create_trial(value=20.0 - number, intermediate_values={1: 20.0 - number, 2: 20.0 - number}))
+    best, second = study.ask(), study.ask()
+    best.report(0.5, 1)
+    assert not best.should_prune()
+    second.report(0.7, 1)
+    assert second.should_prune()  # of 22 the second best, where only the best would do
 
 
 def test_the_study_opens_with_plain_optuna_and_the_decisions_are_in_the_storage(tmp_path: Path) -> None:
