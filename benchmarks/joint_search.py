@@ -10,6 +10,10 @@ brought a trial onto the front were chosen for being low. Hypervolume: of valida
 parameters, below the reference point (ln 10, log10 of the largest student), as a share of the box down to (0, log10 of
 the smallest student). The arms of one seed share teacher, data and machine.
 
+Beside the fronts, what a user with room for 20,000 parameters gets: of each search the complete trial within them with
+the lowest validation cross-entropy, trained in full; against the baselines of UniADS's Table 2, a random student and
+the one that DisWOT scores highest, both with plain KD, and the simplest of all: the largest student with plain KD.
+
     python benchmarks/joint_search.py --seeds 10 --processes 2
 
 Finished searches are kept in the result file, so the command can be stopped and run again.
@@ -20,8 +24,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -34,17 +40,22 @@ from loky import ProcessPoolExecutor
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
 from optuna.study import Study
+from optuna.trial import TrialState
 from pareto_landscapes import hypervolume
 
 from optuna_kd.commands import SearchOptions, create_task, load_splits
 from optuna_kd.joint_objective import JointDistillationObjective
+from optuna_kd.models import count_parameters, student_label
 from optuna_kd.pruners import ParetoHalvingPruner
-from optuna_kd.recipe import ProxyConfig, Recipe
+from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig
+from optuna_kd.runner.controls import PLAIN_KD
 from optuna_kd.runner.progress import SilentReporter
 from optuna_kd.samplers import UniADSSampler
 from optuna_kd.search_space import StudentSpace, UniADSSpace
 from optuna_kd.seeds import derive_seed
 from optuna_kd.study import create_study, front, recipe_of
+from optuna_kd.training.diswot import rank_students
+from optuna_kd.training.full import distill
 from optuna_kd.training.offline import store_knowledge
 from optuna_kd.training.trainer import LossRejected, StudentTraining
 
@@ -53,6 +64,8 @@ PROXY = ProxyConfig(epochs=8, rungs=(2, 4, 8))
 WIDTH = {"base_width": 0.25}
 MEDIUM = {"depth_1": (3,), "depth_2": (3,), "depth_3": (3,), "width": (1.0,)}
 JOINT = UniADSSpace(student=StudentSpace(fixed=WIDTH))
+ROOM = 20_000  # parameters
+FULL_EPOCHS = 15
 CURVE = (60, 120, 180, 240, 360, 480)  # epochs
 RESULT = Path(__file__).parent / "results" / "joint_search.json"
 
@@ -76,12 +89,46 @@ ARMS: dict[str, Arm] = {
 }
 
 
-def run_search(arm: str, seed: int) -> dict[str, Any]:
-    """Run one search until its epochs are used up, and score its fronts on the way."""
+def choose_random(objective: JointDistillationObjective, students: list[StudentConfig], seed: int) -> StudentConfig:
+    return random.Random(seed).choice(students)
+
+
+def choose_by_diswot(objective: JointDistillationObjective, students: list[StudentConfig], seed: int) -> StudentConfig:
+    scores = rank_students(objective.task, students, seed=derive_seed(seed, "diswot"))
+    return max(scores, key=lambda student: scores[student])
+
+
+def choose_largest(objective: JointDistillationObjective, students: list[StudentConfig], seed: int) -> StudentConfig:
+    return max(students, key=lambda student: parameters_of(objective, student))
+
+
+BASELINES: dict[str, Callable[[JointDistillationObjective, list[StudentConfig], int], StudentConfig]] = {
+    "random student, plain KD": choose_random,
+    "DisWOT's student, plain KD": choose_by_diswot,
+    "largest student, plain KD": choose_largest,
+}
+
+
+def run_arm(arm: str, seed: int) -> dict[str, Any]:
+    """Run one search or one baseline."""
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     started = time.perf_counter()
     objective = joint_objective(seed)
+    found = run_search(objective, arm, seed) if arm in ARMS else run_baseline(objective, arm, seed)
+    return {"arm": arm, "seed": seed, **found, "seconds": round(time.perf_counter() - started, 1)}
+
+
+def run_baseline(objective: JointDistillationObjective, arm: str, seed: int) -> dict[str, Any]:
+    """Choose a student without a training, and train it with plain KD."""
+    assert JOINT.student is not None
+    students = [student for student in JOINT.student.all() if parameters_of(objective, student) <= ROOM]
+    student = BASELINES[arm](objective, students, seed)
+    return {"epochs": 0, "student": train(objective, replace(PLAIN_KD, student=student), seed)}
+
+
+def run_search(objective: JointDistillationObjective, arm: str, seed: int) -> dict[str, Any]:
+    """Run one search until its epochs are used up, and score its fronts on the way."""
     space, sampler, pruner = ARMS[arm]
     study = create_study(
         "uniads", storage=None, study_name="search", seed=seed, space=space, sampler=sampler(seed), pruner=pruner()
@@ -101,16 +148,35 @@ def run_search(arm: str, seed: int) -> dict[str, Any]:
             at_60 = {"epochs": spent, "hypervolume": hypervolume_of(study, objective, seed, known)}
         if len(study.trials) >= 10 * TRIALS:  # of a space that is used up, or students that cost nothing
             break
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    small = [trial for trial in complete if trial.user_attrs["parameters"] <= ROOM]
+    best = min(small, key=lambda trial: trial.values[0], default=None)
     return {
-        "arm": arm,
-        "seed": seed,
+        "student": train(objective, recipe_of(study, best), seed) if best else None,
         "at_60_trials": at_60,
         "curve": {str(mark): value for mark, value in curve.items()},
         "trials": len(study.trials),
         "epochs": spent,
         "states": {state: sum(t.state.name == state for t in study.trials) for state in ("COMPLETE", "PRUNED", "FAIL")},
-        "seconds": round(time.perf_counter() - started, 1),
     }
+
+
+def train(objective: JointDistillationObjective, recipe: Recipe, seed: int) -> dict[str, Any]:
+    """Train a student in full and read the test data, once."""
+    assert recipe.student is not None
+    task = objective.task_of(recipe)
+    (run,) = distill(task, recipe, epochs=FULL_EPOCHS, seeds=1, seed=derive_seed(seed, "full")).runs
+    return {
+        "recipe": str(replace(recipe, student=None)),
+        "student": student_label(recipe.student),
+        "parameters": task.student_parameters,
+        "val_accuracy": run.val_accuracy,
+        "test_accuracy": run.test_accuracy,
+    }
+
+
+def parameters_of(objective: JointDistillationObjective, student: StudentConfig) -> int:
+    return count_parameters(objective.task.draft_student(student))
 
 
 def joint_objective(seed: int) -> JointDistillationObjective:
@@ -161,9 +227,17 @@ def bounds(objective: JointDistillationObjective) -> tuple[float, float, float]:
 def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
     by_arm = {arm: {run["seed"]: run for run in runs if run["arm"] == arm} for arm in ARMS}
     full, pruned = by_arm["uniads, unpruned"], by_arm["uniads"]
-    summary: dict[str, Any] = {"curves": {}}
+    summary: dict[str, Any] = {"students of 20,000 parameters at most, test accuracy": {}, "curves": {}}
+    for arm in (*ARMS, *BASELINES):
+        students = [run["student"] for run in runs if run["arm"] == arm and run["student"]]
+        if students:
+            summary["students of 20,000 parameters at most, test accuracy"][arm] = {
+                **estimate(student["test_accuracy"] for student in students),
+                "parameters": round(fmean(student["parameters"] for student in students)),
+            }
     for arm, found in by_arm.items():
-        curves = [run["curve"] for run in found.values()]
+        if not (curves := [run["curve"] for run in found.values()]):
+            continue
         summary["curves"][arm] = {
             mark: estimate(curve[mark] for curve in curves if mark in curve) for mark in map(str, CURVE)
         }
@@ -189,7 +263,7 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10, help="study seeds (10)")
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
+    parser.add_argument("--arms", nargs="+", default=[*ARMS, *BASELINES], choices=[*ARMS, *BASELINES])
     parser.add_argument("--processes", type=int, default=2, help="searches at once (2)")
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
@@ -197,7 +271,7 @@ def main() -> None:
     done = {(run["arm"], run["seed"]) for run in runs}
     jobs = [(arm, seed) for seed in range(arguments.seeds) for arm in arguments.arms if (arm, seed) not in done]
     with ProcessPoolExecutor(arguments.processes, env={"OMP_NUM_THREADS": "1"}) as pool:
-        for number, run in enumerate(pool.map(run_search, *zip(*jobs, strict=True)) if jobs else (), 1):
+        for number, run in enumerate(pool.map(run_arm, *zip(*jobs, strict=True)) if jobs else (), 1):
             runs.append(run)
             print(f"{number}/{len(jobs)} {run}", flush=True)
             content = {
