@@ -181,7 +181,9 @@ def search(
     ] = None,
     proxy_epochs: Annotated[
         int | None,
-        typer.Option("--proxy-epochs", help="Epochs of a proxy. [default: 8 on digits, else 12]", min=1),
+        typer.Option(
+            "--proxy-epochs", help="Epochs of a proxy. [default: 8 on digits with one student, else 12]", min=1
+        ),
     ] = None,
     subset: Annotated[
         float | None,

@@ -11,7 +11,7 @@ from optuna_kd.models import STUDENTS
 from optuna_kd.recipe import ProxyConfig, halving_rungs
 from optuna_kd.search_space import SPACES, Space, StudentSpace, UniADSSpace, create_space
 from optuna_kd.study import METHODS, Method
-from optuna_kd.task_options import DIGITS_WIDTH, Defaults, TaskOptions, training_images
+from optuna_kd.task_options import DIGITS_WIDTH, SEARCHED_PROXY_EPOCHS, Defaults, TaskOptions, training_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,8 @@ def _joint_space(options: SearchOptions, name: str) -> Space:
 
 def chosen_proxy(options: SearchOptions, splits: DataSplits, defaults: Defaults) -> ProxyConfig:
     """Give the proxy: what the options leave open is what suits the data."""
-    epochs = options.proxy_epochs or defaults.proxy_epochs
+    suitable = SEARCHED_PROXY_EPOCHS if options.chooses_student else defaults.proxy_epochs
+    epochs = options.proxy_epochs or suitable
     subset = defaults.subset if options.subset is None else options.subset
     if not subset > 0:
         raise ValueError(f"--subset is a share up to 1 or a number of images above; got {subset:g}.")
