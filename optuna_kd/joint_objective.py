@@ -274,13 +274,21 @@ class JointDistillationObjective(DistillationObjective):
         return f"screened out: {lower} of {len(scores)} students have a lower training-free score ({own:.4g})"
 
     def _is_early(self, trial: Trial, goals: Sequence[str], step: int) -> bool:
-        """Tell whether most of the other trials were guessing at this rung, too: then it says nothing about one."""
+        """Tell whether most other students that cost no more were guessing at this rung, too.
+
+        Then it says nothing about this one: small students learn later than large ones.
+        """
         quality = next(name for name in goals if GOALS[name].kind == "quality")
         chance = {"cross_entropy": math.log(self.task.num_classes), "error": 1 - 1 / self.task.num_classes}[quality]
+        costs = [place for place, name in enumerate(goals) if GOALS[name].kind == "cost"]
+        trials = trial.study.get_trials(deepcopy=False)
+        own = values_at(trials[trial.number], step, len(goals)) or [math.inf] * len(goals)
         others = [
             values[goals.index(quality)]
-            for other in trial.study.get_trials(deepcopy=False)
-            if other.number != trial.number and (values := values_at(other, step, len(goals))) is not None
+            for other in trials
+            if other.number != trial.number
+            and (values := values_at(other, step, len(goals))) is not None
+            and all(values[place] <= own[place] for place in costs)
         ]
         return len(others) < FEW or sum(value < chance for value in others) < len(others) / 2
 

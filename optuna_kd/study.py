@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
@@ -24,13 +25,13 @@ from optuna_kd.pruners import CKAPruner, ParetoHalvingPruner
 from optuna_kd.recipe import Recipe, canonical
 from optuna_kd.registry import Registry
 from optuna_kd.samplers import MCTSSampler, UniADSSampler
+from optuna_kd.scales import LOG_OBJECTIVES, on_scale
 from optuna_kd.search_space import Space, create_space, space_from_dict
 from optuna_kd.seeds import derive_seed
 from optuna_kd.storages import DEFAULT_URL, create_storage, quietly
 
 SETTINGS = "optuna_kd"  # user attribute of a study: method, space, seed
 TASK = "optuna_kd_task"  # user attribute of a study: what it was run on
-LOGARITHMIC = ("parameters", "flops", "latency_ms")  # objectives that span orders of magnitude
 CONFIRMED = "confirmed_recipe"  # user attribute of a study: the recipe that won the confirmation
 FAILURES = 10  # in a row, after which `optimize` gives up
 RECIPE = "recipe"  # user attribute of a trial: the recipe in one line, for people
@@ -130,6 +131,7 @@ def create_study(
         }
         if goals:
             stored["objectives"] = list(goals)
+            study.set_user_attr(LOG_OBJECTIVES, [place for place, name in enumerate(goals) if GOALS[name].logarithmic])
             with quietly():
                 study.set_metric_names(list(goals))
         study.set_user_attr(SETTINGS, stored)
@@ -330,13 +332,10 @@ def front(study: Study) -> list[FrozenTrial]:
     if not found:
         raise ValueError(f"The study {study.study_name!r} has no complete, feasible trial yet; run some first.")
     trials = list(found.values())
-    logarithmic = [name in LOGARITHMIC for name in study.metric_names or [""] * len(study.directions)]
     signs = [-1 if direction == StudyDirection.MAXIMIZE else 1 for direction in study.directions]
-    points = [
-        [math.log(value) if is_log and value > 0 else sign * value
-         for value, is_log, sign in zip(trial.values, logarithmic, signs, strict=True)]
-        for trial in trials
-    ]  # fmt: skip
+    names = study.metric_names or [""] * len(signs)
+    logarithmic = [name in GOALS and GOALS[name].logarithmic for name in names]
+    points = [np.multiply(signs, on_scale(trial.values, logarithmic)) for trial in trials]
     return [trials[row] for row in by_knee(points)]
 
 

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_kd.pareto import pareto_order
 from optuna_kd.pruners.reporting import last_reported, values_at
+from optuna_kd.scales import log_objectives, on_scale
 
 
 class ParetoHalvingPruner(BasePruner):
@@ -69,13 +70,14 @@ class ParetoHalvingPruner(BasePruner):
             return True
         if self.rungs is not None and step not in self.rungs:
             return False
-        values, violations, went_on = [own], [violation(trial)], 0
+        logarithmic = log_objectives(study)
+        values, violations, went_on = [on_scale(own, logarithmic)], [violation(trial)], 0
         for other in study.get_trials(deepcopy=False):
             if other.number == trial.number or other.state == TrialState.FAIL:
                 continue
             reported = values_at(other, step, objectives)
             if reported is not None and not _has_nan(reported):
-                values.append(reported)
+                values.append(on_scale(reported, logarithmic))
                 violations.append(violation(other))
                 went_on += _went_on(other, step, objectives)
         if len(values) < self.warmup_trials:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,17 +36,23 @@ class TrialsView(ABC):
     def __init__(self) -> None:
         self.generation = 0
         self._read_for: tuple[int, datetime | None, int, int] | None = None
-        self._clear([])
+        self._clear(self._nothing)
+
+    _nothing: Any = ()  # the terms before a study was read
 
     @abstractmethod
-    def _forget(self, directions: Sequence[StudyDirection]) -> None:
-        """Forget what was judged; what comes now is to be judged by these directions."""
+    def _forget(self, terms: Any) -> None:
+        """Forget what was judged; what comes now is to be judged by these terms."""
+
+    def _terms_of(self, study: Study) -> Any:
+        """Give what the judgement depends on: the directions; when they change, all is read anew."""
+        return study.directions
 
     @abstractmethod
     def _judge(self, trial: FrozenTrial) -> None:
         """Take in what a finished trial is worth."""
 
-    def _clear(self, directions: Sequence[StudyDirection]) -> None:
+    def _clear(self, terms: Any) -> None:
         self.generation += 1
         self.finished, self.running = Tree(), Tree()
         self.log = PathLog(Slots())
@@ -53,8 +60,8 @@ class TrialsView(ABC):
         self.distributions: dict[str, BaseDistribution] = {}
         self._described_by: dict[str, int] = {}
         self.unfinished: list[FrozenTrial] = []
-        self._directions = directions
-        self._forget(directions)
+        self._terms = terms
+        self._forget(terms)
         self._known: dict[int, datetime | None] = {}
         self._running_state: list[tuple[int, datetime | None, int]] = []
 
@@ -85,7 +92,7 @@ class TrialsView(ABC):
             finished = [t for t in finished if t.state is not TrialState.FAIL or t.number not in retried]
         read_for = (number, started, ended, len(finished))
         if current is None or read_for != self._read_for:
-            self._read_finished(finished, study.directions)
+            self._read_finished(finished, self._terms_of(study))
             self._read_for = read_for
         # With the start, for a number can come again in another study of the same name.
         running_state = [(trial.number, trial.datetime_start, len(trial.params)) for trial in others]
@@ -94,10 +101,10 @@ class TrialsView(ABC):
             for trial in others:
                 self.running.add(trial.number, path_of(trial))
 
-    def _read_finished(self, trials: list[FrozenTrial], directions: Sequence[StudyDirection]) -> None:
+    def _read_finished(self, trials: list[FrozenTrial], terms: Any) -> None:
         known = self._known
         new: list[FrozenTrial] = []
-        changed = directions != self._directions
+        changed = terms != self._terms
         for trial in trials:
             number = trial.number
             if number not in known:
@@ -106,7 +113,7 @@ class TrialsView(ABC):
                 changed = True
         if changed or len(trials) - len(new) != len(known):
             # Another study under the same name (deleted and made again), or another bracket of Hyperband.
-            self._clear(directions)
+            self._clear(terms)
             new = trials
         for trial in new:
             self._known[trial.number] = trial.datetime_start
@@ -129,8 +136,8 @@ class StudyView(TrialsView):
         evidence: What the finished trials earned.
     """
 
-    def _forget(self, directions: Sequence[StudyDirection]) -> None:
-        self.evidence = Evidence(maximize=StudyDirection.MAXIMIZE in directions)
+    def _forget(self, terms: Sequence[StudyDirection]) -> None:
+        self.evidence = Evidence(maximize=StudyDirection.MAXIMIZE in terms)
 
     def _judge(self, trial: FrozenTrial) -> None:
         self.evidence.add(trial)

@@ -76,6 +76,7 @@ def test_a_student_no_better_than_guessing_is_rejected_among_better_ones(
 ) -> None:
     stub.scores = iter([(1.0, 0.9)] * 5 + [(LN_10 + 0.1, 0.1)])
     study = new_study(pruner=NopPruner())
+    enqueue(study, *[FAMILY.all()[0]] * 5, FAMILY.all()[-1])
     study.optimize(JointDistillationObjective(open_task, proxy=PROXY), n_trials=6)
     last = study.trials[-1]
     assert last.state == TrialState.PRUNED
@@ -87,12 +88,21 @@ def test_a_student_no_better_than_guessing_is_rejected_among_better_ones(
 def test_a_rung_at_which_everybody_guesses_says_nothing(open_task: ImageClassification, stub: Stub) -> None:
     stub.scores = itertools.repeat((LN_10 + 0.1, 1.0))
     study = new_study(pruner=NopPruner())
+    enqueue(study, *[FAMILY.all()[0]] * 6, FAMILY.all()[-1])
     study.optimize(JointDistillationObjective(open_task, proxy=PROXY), n_trials=6)
-    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 6
+    assert [trial.state for trial in study.trials[:6]] == [TrialState.COMPLETE] * 6
     stub.scores = itertools.repeat((LN_10 + 0.1, LN_10 + 0.1))  # but at the second rung they did not
     study.optimize(JointDistillationObjective(open_task, proxy=PROXY), n_trials=1)
     assert study.trials[-1].user_attrs[REJECT_REASON].startswith("collapsed")
     assert study.trials[-1].user_attrs["epochs"] == 2
+
+
+def test_a_small_student_may_guess_longer_than_larger_ones(open_task: ImageClassification, stub: Stub) -> None:
+    stub.scores = iter([(1.0, 0.9)] * 5 + [(LN_10 + 0.1, 0.1)])
+    study = new_study(pruner=NopPruner())
+    enqueue(study, *[FAMILY.all()[-1]] * 5, FAMILY.all()[0])
+    study.optimize(JointDistillationObjective(open_task, proxy=PROXY), n_trials=6)
+    assert study.trials[-1].state == TrialState.COMPLETE
 
 
 def test_a_trial_is_pruned_at_its_rung(open_task: ImageClassification, stub: Stub) -> None:

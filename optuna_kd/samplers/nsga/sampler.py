@@ -34,7 +34,9 @@ class UniADSSampler(GuidedSampler[Guide]):
 
     Pruned trials count: by what they reported at their last rung, to the user attribute "rung_values"
     (`optuna_kd.pruners.report` writes it), or as intermediate values where there is one objective. Constraints of
-    `trial.set_constraint` are honoured. All state comes from the study's storage: any process that opens the study
+    `trial.set_constraint` are honoured. Objectives that span orders of magnitude (bytes, parameters) are compared by
+    their logarithms where the study says so: ``study.set_user_attr("optuna_kd_log_objectives", [1])`` for the second
+    one, before the first trial. All state comes from the study's storage: any process that opens the study
     goes on where the last one stopped, and the plan of a trial, made when its first parameter is asked for, depends
     only on the seed, the trial number and the trials in the storage. In a space of choices and short ranges nothing
     is repeated before all that is known has been tried.

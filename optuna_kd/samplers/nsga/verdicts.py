@@ -9,7 +9,7 @@ standing; they count against what they tried.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_kd.pareto import pareto_order
 from optuna_kd.pruners.reporting import RUNG_VALUES
 from optuna_kd.samplers.evidence import rescale
+from optuna_kd.scales import on_scale
 
 _LIMIT = 3.0  # how many typical sizes of a constraint the surrogate tells apart
 _FAILED_AT = 0.1  # a failed trial counts like the one that this share of the others is worse than
@@ -49,38 +50,45 @@ class Outcome:
         return sum(max(value, 0.0) for value in self.constraints.values())
 
 
-def outcome_of(trial: FrozenTrial, signs: tuple[float, ...]) -> Outcome:
+def outcome_of(trial: FrozenTrial, signs: tuple[float, ...], logarithmic: tuple[bool, ...] = ()) -> Outcome:
     """Read a finished trial.
 
     Args:
         trial: The trial.
         signs: 1 for each objective that is minimised, else -1.
+        logarithmic: Whether each objective is compared by its logarithm; empty: none is.
     """
-    reports = _reports(trial, signs)
+
+    def read(values: Sequence[float]) -> tuple[float, ...]:
+        return _signed(on_scale(values, logarithmic) if logarithmic else values, signs)
+
+    reports = _reports(trial, len(signs), read)
     constraints = dict(trial.constraints)
     if trial.state is TrialState.COMPLETE and trial.values is not None:
-        return Outcome(_signed(trial.values, signs), math.inf, reports, constraints)
+        return Outcome(read(trial.values), math.inf, reports, constraints)
     if trial.state is TrialState.PRUNED and reports:
         return Outcome(reports[max(reports)], max(reports), reports, constraints)
     return Outcome(None, -1, {}, constraints)
 
 
-def _reports(trial: FrozenTrial, signs: tuple[float, ...]) -> dict[int, tuple[float, ...]]:
+def _reports(
+    trial: FrozenTrial, objectives: int, read: Callable[[Sequence[float]], tuple[float, ...]]
+) -> dict[int, tuple[float, ...]]:
     told = trial.user_attrs.get(RUNG_VALUES)
     if isinstance(told, Mapping):
         found = {}
         for rung, values in told.items():
             try:
-                found[int(rung)] = _signed([_number(value) for value in values], signs)
+                found[int(rung)] = read([_number(value) for value in values])
             except (TypeError, ValueError):  # not a rung, or not its values
                 continue
         # A trial that runs again starts with a copy of the attributes of the killed one, not of its reports.
         found = {rung: values for rung, values in found.items() if rung in (trial.intermediate_values or found)}
         if found:
             return found
-    if len(signs) > 1:
+    if objectives > 1:
         return {}
-    return {rung: _signed([value], signs) for rung, value in trial.intermediate_values.items() if value == value}
+    return {rung: read([value]) for rung, value in trial.intermediate_values.items() if value == value}
 
 
 def _number(value: Any) -> float:
