@@ -2,11 +2,18 @@
 
 from optuna_kd.training.diswot import diswot_score, rank_students
 from optuna_kd.training.full import DistillResult, FullRun, distill, train_student
-from optuna_kd.training.offline import KnowledgeMismatchError, TeacherKnowledge, store_knowledge
+from optuna_kd.training.offline import (
+    AlignedKnowledge,
+    KnowledgeMismatchError,
+    TeacherKnowledge,
+    prepare_knowledge,
+    store_knowledge,
+)
 from optuna_kd.training.task import ImageClassification
 from optuna_kd.training.trainer import LossRejected, Rung, StudentTraining, accuracy, evaluate
 
 __all__ = [
+    "AlignedKnowledge",
     "DistillResult",
     "FullRun",
     "ImageClassification",
@@ -19,6 +26,7 @@ __all__ = [
     "distill",
     "diswot_score",
     "evaluate",
+    "prepare_knowledge",
     "rank_students",
     "store_knowledge",
     "train_student",

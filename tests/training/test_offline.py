@@ -17,8 +17,8 @@ from optuna_kd.training import (
     StudentTraining,
     TeacherKnowledge,
     store_knowledge,
+    teacher_answers,
 )
-from optuna_kd.training import offline as offline_module
 from optuna_kd.training.offline import chunks, knowledge_bytes, store_affordable, view_images
 
 Make = Callable[..., ImageClassification]
@@ -78,7 +78,7 @@ def test_views_are_the_same_pixels_for_any_batch(task: ImageClassification) -> N
 def test_chunks_do_not_matter(
     task: ImageClassification, stored: TeacherKnowledge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(offline_module, "CHUNK", 37)
+    monkeypatch.setattr(teacher_answers, "CHUNK", 37)
     again = store_knowledge(task)
     torch.testing.assert_close(again.features, stored.features, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(again.val_logits, stored.val_logits, rtol=1e-4, atol=1e-5)
@@ -220,15 +220,20 @@ def test_knowledge_of_some_images(task: ImageClassification, stored: TeacherKnow
 
 def test_what_fits_is_stored(task: ImageClassification, caplog: pytest.LogCaptureFixture) -> None:
     some = torch.arange(20)
-    everything = store_affordable(task, some, limit=knowledge_bytes(task))
-    part = store_affordable(task, some, limit=knowledge_bytes(task) - 1)
+    # While it is built there are also the outputs for one chunk: all 160 images, or as many as are held out.
+    whole = knowledge_bytes(task) + knowledge_bytes(task, 160, views=1, validation=0)
+    least = knowledge_bytes(task, 20) + knowledge_bytes(task, 40, views=1, validation=0) + 8 * 160
+    everything = store_affordable(task, some, limit=whole)
+    part = store_affordable(task, some, limit=whole - 1)
     assert everything is not None
     assert everything.covers(torch.arange(160))
     assert part is not None
     assert part.covers(some)
     assert not part.covers(torch.arange(21))
-    assert store_affordable(task, some, limit=knowledge_bytes(task, 20) - 1) is None
-    assert "it is asked online" in caplog.text
+    assert store_affordable(task, some, limit=least) is not None
+    assert caplog.text == ""
+    assert store_affordable(task, some, limit=least - 1) is None
+    assert "The teacher is asked in every step: 2 views of 20 of 160 images would take" in caplog.text
 
 
 def test_a_training_beyond_the_stored_images_asks_online(make_task: Make, stored: TeacherKnowledge) -> None:

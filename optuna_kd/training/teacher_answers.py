@@ -1,0 +1,80 @@
+"""What the teacher is asked before a search: the pixels of every view, in chunks, and its answers to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from optuna_kd.training.task import ImageClassification
+
+CHUNK = 256  # images per forward pass of the teacher
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the teacher says about one chunk of images.
+
+    Args:
+        prefix: Of the arrays that it belongs to: "" for training images, "val_" for validation images.
+        row: The first of its rows there; training images are stored view by view.
+        features: Maps [B, C, H, W], float32, on the device of the teacher.
+        logits: [B, K], likewise.
+    """
+
+    prefix: str
+    row: int
+    features: Tensor
+    logits: Tensor
+
+
+def teacher_answers(task: ImageClassification, indices: Tensor, views: Sequence[int | None]) -> Iterator[Answer]:
+    """Ask the teacher about some training images in some views, then about all validation images.
+
+    Args:
+        task: The task.
+        indices: [N], which training images.
+        views: Which views; None stands for the clean images.
+
+    Raises:
+        ValueError: If the outputs of the teacher are not finite.
+    """
+    for number, view in enumerate(views):
+        for part in chunks(len(indices)):
+            images = clean_images(task, indices[part]) if view is None else view_images(task, view, indices[part])
+            yield _ask(task, "", number * len(indices) + part.start, images)
+    everything = torch.arange(len(task.val_set))
+    for part in chunks(len(everything)):
+        yield _ask(task, "val_", part.start, task.prepare(task.val_set.batch(everything[part])[0]))
+
+
+def _ask(task: ImageClassification, prefix: str, row: int, images: Tensor) -> Answer:
+    known = task.teacher_knowledge(images)
+    answer = Answer(prefix, row, known.features[0].float(), known.logits.float())
+    for name, tensor in (("maps", answer.features), ("logits", answer.logits)):
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"The {name} of the teacher are not finite; check its weights and normalisation.")
+    return answer
+
+
+def view_images(task: ImageClassification, view: int, indices: Tensor) -> Tensor:
+    """Give prepared training images [B, C, H, W] in one view: the same pixels every time, for any batching."""
+    raw, _ = task.train_set.batch(indices)
+    if task.augmentation.name != "none":
+        raw = task.augmentation.apply(raw, task.view_table(view)[indices])
+    return task.prepare(raw)
+
+
+def clean_images(task: ImageClassification, indices: Tensor) -> Tensor:
+    """Give prepared training images [B, C, H, W] as they are, without augmentation."""
+    return task.prepare(task.train_set.batch(indices)[0])
+
+
+def chunks(count: int) -> list[slice]:
+    """Cut `count` images into ranges for forward passes; no range is left with less than 4 images."""
+    starts = list(range(0, count, CHUNK))
+    if len(starts) > 1 and count - starts[-1] < 4:
+        starts.pop()
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], count], strict=True)]
