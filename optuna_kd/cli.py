@@ -70,7 +70,11 @@ Epochs = Annotated[
 ]
 Seeds = Annotated[
     int | None,
-    typer.Option("--seeds", help="Students per method in the closing table. [default: 10 on digits, else 3]", min=1),
+    typer.Option(
+        "--seeds",
+        help="Students per method in the closing table. [default: 10 on digits, 5 of searched students, else 3]",
+        min=1,
+    ),
 ]
 MaxTrain = Annotated[
     int | None,

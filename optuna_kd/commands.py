@@ -52,10 +52,17 @@ def run_search(options: SearchOptions, console: Console) -> None:
     budget = parse_duration(options.timeout) if options.timeout else None
     sampler = options.sampler or options.preset.sampler
     SAMPLERS[sampler], REWARDS[options.reward]
-    objectives = tuple(map(str.strip, options.objectives.split(","))) if options.objectives else None
+    objectives = tuple(map(str.strip, options.objectives.split(","))) if options.objectives is not None else None
     limits = {"max_params": options.max_params, "max_flops": options.max_flops}
     limits |= {"max_latency_ms": options.max_latency_ms, "budget": options.budget_params}
-    check_method(options.method, objectives=objectives, sampler=options.sampler, reward=options.reward, limits=limits)
+    check_method(
+        options.method,
+        objectives=objectives,
+        sampler=options.sampler,
+        reward=options.reward,
+        limits=limits,
+        screen=options.screen,
+    )
     splits = load_splits(options)
     defaults = suitable_defaults(options, splits)
     proxy = chosen_proxy(options, splits, defaults)
@@ -115,7 +122,8 @@ def run_search(options: SearchOptions, console: Console) -> None:
 def run_distill(options: TaskOptions, recipe_file: Path, out: Path, console: Console) -> None:
     """Train a known recipe, from a file or by name, in full and write the student."""
     name = str(recipe_file)
-    recipe = RECIPES[name] if name in RECIPES and not recipe_file.exists() else Recipe.load(recipe_file)
+    is_file = recipe_file.exists() or recipe_file.suffix or len(recipe_file.parts) > 1
+    recipe = Recipe.load(recipe_file) if is_file else RECIPES[name]
     if options.student is None:
         options = dataclasses.replace(options, config=recipe.student)
     recipe = dataclasses.replace(recipe, student=options.config or StudentConfig(options.student_name))

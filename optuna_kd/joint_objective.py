@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ import optuna
 import torch
 from optuna.study import Study
 from optuna.trial import Trial
+from torch import nn
 
 from optuna_kd.distillers import DeadTermError, InvalidChainError, probe_points
 from optuna_kd.goals import GOALS
@@ -137,48 +139,63 @@ class JointDistillationObjective(DistillationObjective):
             self._tasks[recipe.student] = _build(self.task, recipe.student)
         return self._tasks[recipe.student]
 
-    def require_feasible(self, space: Space) -> None:
-        """Refuse limits that no student of a space keeps, before anything is trained.
+    def find_feasible(self, space: Space) -> StudentConfig | None:
+        """Find a student that keeps the limits, before anything is trained.
 
-        It looks for one student that keeps them and stops there, which is mostly the first; of 1,000 at most.
+        It looks until it has found one, which is mostly the first; of 1,000 at most.
+
+        Returns:
+            The student; None if there were too many to look at all.
 
         Raises:
-            ValueError: If there is none, with the student that comes nearest and by how much it breaks them.
+            ValueError: If there is none: with the student that comes nearest and by how much it breaks the limits,
+                or with what the student function raised, if it did for all of them.
         """
-        if not self.limits or not isinstance(space, UniADSSpace) or space.student is None:
-            return
-        if space.student.size() > MOST_LOOKED_AT:
-            return
+        if not isinstance(space, UniADSSpace) or space.student is None:
+            return None
         nearest, excess, costs = "", math.inf, {}
-        for config in space.student.all():
+        failure: Exception | None = None
+        for config in space.student.all()[:MOST_LOOKED_AT]:
             try:
                 costs_here = self._draft_costs(config)
-            except Exception:  # of a user's factory, which may raise anything; its trial says what
+            except Exception as error:  # of a user's factory, which may raise anything
+                failure = failure or error
                 continue
-            worst = max(costs_here[name] / limit * ROUGHLY.get(name, 1) for name, limit in self.limits.items())
+            worst = max(
+                (costs_here[name] / limit * ROUGHLY.get(name, 1) for name, limit in self.limits.items()), default=0.0
+            )
             if worst <= 1:
-                return
+                return config
             if worst < excess:
                 nearest, excess, costs = student_label(config), worst, costs_here
-        if nearest:
-            broken = "; ".join(
-                _over(name, costs[name], limit)
-                for name, limit in self.limits.items()
-                if costs[name] * ROUGHLY.get(name, 1) > limit
-            )
+        count = space.student.size()
+        if count > MOST_LOOKED_AT:
+            return None
+        if not nearest:
             raise ValueError(
-                f"None of the {space.student.size()} students keeps the limits. The nearest is {nearest}: {broken}. "
-                "Relax them, or search smaller students."
-            )
+                f"The student function failed for all {count} students; for the first one with "
+                f"{type(failure).__name__}: {failure}"
+            ) from failure
+        broken = "; ".join(
+            _over(name, costs[name], limit)
+            for name, limit in self.limits.items()
+            if costs[name] * ROUGHLY.get(name, 1) > limit
+        )
+        raise ValueError(
+            f"None of the {count} students keeps the limits. The nearest is {nearest}: {broken}. Relax them, or search "
+            "smaller students."
+        )
 
     def _draft_costs(self, config: StudentConfig) -> dict[str, float]:
         """Measure what the limits are about."""
         student, image = self.task.draft_student(config), torch.zeros(1, *self.task.image_shape)
+        if not isinstance(student, nn.Module):
+            raise TypeError(f"a student is a torch.nn.Module; got {type(student).__name__}")
         costs = {"parameters": float(count_parameters(student))}
         if "flops" in self.limits:
             costs["flops"] = float(count_flops(student, image))
         if "latency_ms" in self.limits:
-            costs["latency_ms"] = latency_ms(student, image, repeats=5)
+            costs["latency_ms"] = latency_ms(student, image, repeats=5, seconds=0)
         return costs
 
     def options(self) -> dict[str, Any]:
@@ -214,12 +231,24 @@ class JointDistillationObjective(DistillationObjective):
             raise ValueError("The objective budget_gap needs a budget: pass budget=<parameters>.")
         return super().bind(study)
 
-    def describe(self) -> dict[str, Any]:
-        """Everything that must not change inside a study, as plain JSON."""
+    def describe(self, space: Space) -> dict[str, Any]:
+        """Everything that must not change inside a study, beside its space; of the students, the first and the last."""
         limits = {**self.limits, **({} if self.budget is None else {"budget": self.budget})}
         if self.screen:
             limits["screen"] = self.screen
-        return {**self.task.describe(), "proxy": self.proxy.to_dict(), "limits": limits}
+        described = {**self.task.describe(), "proxy": self.proxy.to_dict(), "limits": limits}
+        if isinstance(space, UniADSSpace) and space.student is not None:
+            students = space.student.all()
+            described["students"] = " to ".join(map(self._digest, (students[0], students[-1])))
+        return described
+
+    def _digest(self, config: StudentConfig) -> str:
+        """Identify the layers that the student function makes of a configuration."""
+        try:
+            layers = repr(self.task.draft_student(config))
+        except Exception as error:  # of a user's factory, which may raise anything; its trial says what
+            layers = type(error).__name__
+        return hashlib.sha256(layers.encode()).hexdigest()[:16]
 
     def live_space(self, space: Space) -> Space:
         """Leave out what cannot teach on the maps of this task; of all students, the first one has to do."""
@@ -302,10 +331,10 @@ class JointDistillationObjective(DistillationObjective):
         for name, limit in self.limits.items():
             tried = [trial.user_attrs[name] for trial in study.get_trials(deepcopy=False) if name in trial.user_attrs]
             if tried and min(tried) > limit:
-                found.append(f"the smallest student that was tried has {min(tried):,.6g} {name}, allowed {limit:,.6g}")
+                found.append(f"the nearest student that was tried has {min(tried):,.6g} {name}, allowed {limit:,.6g}")
         reasons = [trial.user_attrs.get(REJECT_REASON, "") for trial in study.get_trials(deepcopy=False)]
         if not found and reasons and all(reason.startswith("infeasible") for reason in reasons):
-            found.append(f"each was infeasible, the last one: {reasons[-1].removeprefix('infeasible: ')}")
+            found.append(f"each was infeasible, the last one: {reasons[-1].removeprefix('infeasible: ').rstrip('.')}")
         return "; ".join(found)
 
 

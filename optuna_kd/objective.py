@@ -166,10 +166,10 @@ class DistillationObjective:
         Raises:
             StudyMismatchError: If the study was run on something else; both values are named.
         """
-        if self._described is None:  # once: it hashes all data and weights
-            self._described = self.describe()
         settings, space = settings_of(study), space_of(study)
         self.check(space, objectives=len(study.directions))
+        if self._described is None:  # once: it hashes all data and weights
+            self._described = self.describe(space)
         stored = study.user_attrs.get(TASK)
         if stored is None:
             space = self.live_space(space)
@@ -179,8 +179,8 @@ class DistillationObjective:
             require_same(study, stored, self._described)
         return space, int(settings["seed"])
 
-    def describe(self) -> dict[str, Any]:
-        """Everything that must not change inside a study, as plain JSON."""
+    def describe(self, space: Space) -> dict[str, Any]:
+        """Everything that must not change inside a study, beside its space, as plain JSON."""
         return {**self.task.describe(), "proxy": self.proxy.to_dict(), "reward": self.reward_name}
 
     def live_space(self, space: Space) -> Space:

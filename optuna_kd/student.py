@@ -95,6 +95,11 @@ def load_student(directory: str | Path) -> Student:
     """
     folder = Path(directory)
     folder = folder.parent if folder.name == "student.pt" else folder
+    if not (folder / "recipe.json").exists():
+        raise ValueError(
+            f"{folder} is not the folder of a finished search: it holds no recipe.json, which says what the network in "
+            "student.pt is. The two, and summary.json, belong together."
+        )
     recipe = Recipe.load(folder / "recipe.json")
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))

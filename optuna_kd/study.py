@@ -31,6 +31,7 @@ from optuna_kd.seeds import derive_seed
 from optuna_kd.storages import DEFAULT_URL, create_storage, quietly
 
 SETTINGS = "optuna_kd"  # user attribute of a study: method, space, seed
+STUDY_ID = "optuna_kd_id"  # user attribute of a study: tells studies of the same name in two databases apart
 TASK = "optuna_kd_task"  # user attribute of a study: what it was run on
 CONFIRMED = "confirmed_recipe"  # user attribute of a study: the recipe that won the confirmation
 FAILURES = 10  # in a row, after which `optimize` gives up
@@ -135,6 +136,7 @@ def create_study(
             with quietly():
                 study.set_metric_names(list(goals))
         study.set_user_attr(SETTINGS, stored)
+        study.set_user_attr(STUDY_ID, secrets.token_hex(8))
     else:
         asked: dict[str, Any] = {"method": method}
         if wanted is not None:

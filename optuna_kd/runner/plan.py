@@ -55,6 +55,7 @@ def check_method(
     sampler: str | BaseSampler | None,
     reward: str,
     limits: Mapping[str, float | None],
+    screen: float = 0.0,
 ) -> None:
     """Refuse arguments that do not fit the method, before anything is trained or written.
 
@@ -64,6 +65,7 @@ def check_method(
         sampler: As asked for.
         reward: As asked for.
         limits: Of the students, and their budget, by argument.
+        screen: Share of the students that are not trained.
 
     Raises:
         UnknownNameError: For an unknown method, objective or sampler.
@@ -73,6 +75,8 @@ def check_method(
     check_sampler(method, goals, sampler)
     given = {name: limit for name, limit in limits.items() if limit is not None}
     if not goals:
+        if screen:
+            given["screen"] = screen
         if given:
             raise ValueError(
                 f"Limits are for students that the search chooses; got {', '.join(given)} for one student ({method!r})."
@@ -83,6 +87,13 @@ def check_method(
             raise ValueError(f"{name} must be > 0; got {limit!r}.")
     if "budget_gap" in goals and "budget" not in given:
         raise ValueError("The objective budget_gap needs a budget of parameters (budget_params, --budget-params).")
+    if "budget" in given and "budget_gap" not in goals:
+        raise ValueError(
+            f"A budget of parameters is for the objective budget_gap; the objectives are {', '.join(goals)}. For a "
+            "limit use max_params (--max-params)."
+        )
+    if not 0 <= screen < 1:
+        raise ValueError(f"screen is a share of the students, in [0, 1); got {screen!r}.")
     if reward != "bounded":
         raise ValueError(f"The method {method!r} has objectives and no reward; got reward={reward!r}.")
 

@@ -23,6 +23,7 @@ from torch import nn
 from optuna_kd.analysis.statistics import Comparison, compare
 from optuna_kd.models import count_parameters, latency_ms, student_label
 from optuna_kd.recipe import Recipe, StudentConfig
+from optuna_kd.study import STUDY_ID, count_complete, count_finished, settings_of
 from optuna_kd.training.full import mean_and_sd, student_card
 from optuna_kd.training.task import ImageClassification
 from optuna_kd.training.trainer import accuracy
@@ -131,7 +132,7 @@ class SearchResult:
         if self.front:
             console.print(self.front_table())
             console.print(f"{self.knee}\n", highlight=False, soft_wrap=soft)
-        if any(option.weight < UNTRIED for option in self.options):
+        if any(option.weight < UNTRIED and option.visits > 1 for option in self.options):
             console.print(self.options_table())
         console.print(self.table())
         console.print(self.verdict, highlight=False, soft_wrap=soft)
@@ -139,16 +140,16 @@ class SearchResult:
     def options_table(self) -> Table:
         """The options that the search came to avoid, for a rich console."""
         table = Table(
-            title="Options that the search draws least: the space shrinks away from what fails",
+            title="Options that the search draws least (weak: rejected, pruned, or in the worse half)",
             title_justify="left",
             title_style="bold",
             box=SIMPLE_HEAD,
         )
         for name in ("parameter", "option"):
             table.add_column(name, overflow="fold")
-        for name in ("tried", "failed", "weight"):
+        for name in ("tried", "weak", "weight"):
             table.add_column(name, justify="right", no_wrap=True)
-        for row in [option for option in self.options if option.weight < UNTRIED][:AVOIDED]:
+        for row in [option for option in self.options if option.weight < UNTRIED and option.visits > 1][:AVOIDED]:
             table.add_row(row.parameter, str(row.option), f"{row.visits}", f"{row.failures}", f"{row.weight:.2f}")
         return table
 
@@ -181,8 +182,9 @@ class SearchResult:
     def table(self) -> Table:
         """The closing table, for a rich console."""
         seeds = len(self.rows[-1].accuracies)
+        over = "1 seed" if seeds == 1 else f"mean ± sd over {seeds} seeds"
         table = Table(
-            title=f"{self.part.capitalize()} accuracy after the last epoch, mean ± sd over {seeds} seeds",
+            title=f"{self.part.capitalize()} accuracy after the last epoch, {over}",
             title_justify="left",
             title_style="bold",
             caption="\n".join(f"{row.method}: {row.recipe}" for row in self.rows if row.recipe),
@@ -315,6 +317,9 @@ def _summary(
 ) -> dict[str, Any]:
     return {
         "study": result.study.study_name,
+        "study_id": result.study.user_attrs.get(STUDY_ID),
+        "seed": settings_of(result.study)["seed"],
+        "trials": {"finished": count_finished(result.study), "complete": count_complete(result.study)},
         "verdict": result.verdict,
         "recipe": str(replace(result.recipe, student=None)),
         "accuracy_of": "test data, read once per student after its training; the recipe, the controls and the "

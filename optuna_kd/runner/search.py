@@ -13,6 +13,7 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
+from optuna.study import Study
 from sqlalchemy.exc import ArgumentError
 
 from optuna_kd.joint_objective import JointDistillationObjective
@@ -24,9 +25,9 @@ from optuna_kd.runner.plan import Plan, check_method, parse_duration
 from optuna_kd.runner.progress import Reporter, create_reporter
 from optuna_kd.runner.result import SearchResult
 from optuna_kd.runner.teacher import check_teacher
-from optuna_kd.search_space import Space, create_space
+from optuna_kd.search_space import Space, UniADSSpace, create_space
 from optuna_kd.storages import DEFAULT_URL, create_storage, is_shareable
-from optuna_kd.study import METHODS, SAMPLERS, Method, create_study
+from optuna_kd.study import METHODS, SAMPLERS, STUDY_ID, Method, create_study
 from optuna_kd.training.task import ImageClassification
 
 
@@ -103,12 +104,11 @@ def search(
     preset = METHODS[method]
     limits = {"max_params": max_params, "max_flops": max_flops, "max_latency_ms": max_latency_ms}
     limits["budget"] = budget_params
-    check_method(method, objectives=objectives, sampler=sampler, reward=reward, limits=limits)
+    check_method(method, objectives=objectives, sampler=sampler, reward=reward, limits=limits, screen=screen)
     objective = _objective(task, preset, proxy, reward, limits, screen)
     space = space if isinstance(space, Space) else create_space(space or preset.space)
     objective.check(space, objectives=len(objectives or preset.objectives) or 1)
-    if isinstance(objective, JointDistillationObjective):
-        objective.require_feasible(space)
+    feasible = objective.find_feasible(space) if isinstance(objective, JointDistillationObjective) else None
     sampler = sampler or preset.sampler
     if isinstance(sampler, str):
         SAMPLERS[sampler]  # names and teacher are checked before anything is written
@@ -131,6 +131,11 @@ def search(
             pruner=pruner,
             load_if_exists=True,
         )
+        folder = Path(directory) / study.study_name
+        if is_shareable(storage):  # in memory every run is another study, and its results take the place of the last
+            set_aside(folder, study, reporter)
+        if feasible is not None and objective.limits:  # type: ignore[attr-defined]
+            begin_with(study, space, feasible)
         setup = Setup(
             task=task,
             teacher=teacher,
@@ -141,7 +146,7 @@ def search(
             shared=str(storage) if is_shareable(storage) else opened,
             sampler=sampler,
             seed=seed,
-            folder=Path(directory) / study.study_name,
+            folder=folder,
             say=reporter,
             student_config=student_config,
         )
@@ -149,6 +154,30 @@ def search(
     finally:
         reporter.close()
         optuna.logging.set_verbosity(verbosity)
+
+
+def set_aside(folder: Path, study: Study, say: Reporter) -> None:
+    """Keep the results that another study of the same name, of another database, has left in a folder."""
+    try:
+        owner = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["study_id"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if owner == study.user_attrs.get(STUDY_ID):
+        return
+    kept = folder.with_name(f"{folder.name}.{owner}")
+    folder.rename(kept)
+    say.note(f"Kept       {folder} held the results of another study of this name; they are in {kept} now")
+
+
+def begin_with(study: Study, space: Space, student: StudentConfig | None) -> None:
+    """Queue a student that keeps the limits as the first trial, however few do; its recipe is the sampler's choice."""
+    if (
+        student is not None
+        and isinstance(space, UniADSSpace)
+        and space.student
+        and not study.get_trials(deepcopy=False)
+    ):
+        study.enqueue_trial(dict(space.student.values_of(student)))
 
 
 def _objective(
@@ -188,7 +217,7 @@ def derived_name(
 ) -> str:
     """Derive a study name from everything that must not change inside a study."""
     described = {
-        **objective.describe(),
+        **objective.describe(space),
         "seed": seed,
         "space": space.to_dict(),
         "sampler": sampler if isinstance(sampler, str) else type(sampler).__name__,

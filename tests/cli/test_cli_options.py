@@ -127,6 +127,7 @@ def test_wrong_commands_get_one_line(run: Run, here: Path) -> None:
     assert_refused(run("serach"), "serach")
     assert_refused(run("distill"), "--recipe")
     assert_refused(run("distill", "--recipe", "missing.json"), "missing.json")
+    assert_refused(run("distill", "--recipe", "uniads-resnet57"), "Did you mean 'uniads-resnet56'")
     assert_refused(run("export", "missing", "--onnx", "s.onnx"), "missing")
     assert files(here) == []
 

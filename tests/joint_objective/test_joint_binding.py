@@ -6,12 +6,13 @@ from typing import Any
 
 import optuna
 import pytest
-from joint_trials import FAMILY, PLAIN, PROXY, build, new_study, space
+from joint_trials import FAMILY, PLAIN, PROXY, Make, build, new_study, space
+from torch import nn
 
 from optuna_kd import create_study
 from optuna_kd.joint_objective import JointDistillationObjective
 from optuna_kd.objective import DistillationObjective
-from optuna_kd.recipe import ProxyConfig, Recipe
+from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig
 from optuna_kd.search_space import UniADSSpace
 from optuna_kd.study import TASK, StudyMismatchError
 from optuna_kd.training import ImageClassification
@@ -117,7 +118,19 @@ def test_a_study_goes_on_with_the_same_limits_only(
 
 def test_options_create_the_same_objective_elsewhere(open_task: ImageClassification) -> None:
     objective = JointDistillationObjective(open_task, proxy=PROXY, max_params=9e4, max_latency_ms=3, budget=1e4)
-    assert JointDistillationObjective(open_task, **objective.options()).describe() == objective.describe()
+    again = JointDistillationObjective(open_task, **objective.options())
+    assert again.describe(PLAIN) == objective.describe(PLAIN)
     plain = JointDistillationObjective(open_task)
-    assert JointDistillationObjective(open_task, **plain.options()).describe() == plain.describe()
+    assert JointDistillationObjective(open_task, **plain.options()).describe(PLAIN) == plain.describe(PLAIN)
     assert (plain.proxy.epochs, plain.proxy.rungs) == (24, (3, 6, 12, 24))  # UniADS, section 4
+
+
+def test_a_student_function_that_was_edited_is_refused(open_task: ImageClassification, make_open: Make) -> None:
+    study = new_study()
+    JointDistillationObjective(open_task, proxy=PROXY).bind(study)
+
+    def edited(config: StudentConfig) -> nn.Module:
+        return nn.Sequential(build(config), nn.Identity())
+
+    with pytest.raises(StudyMismatchError, match="students is"):
+        JointDistillationObjective(make_open(student=edited), proxy=PROXY).bind(study)

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 import torch
 from small_searches import Task
@@ -69,7 +68,7 @@ def test_the_student_is_chosen_on_validation_data_alone(teaching_task: Task, tmp
     methods |= {TUNED: Recipe.from_string("kl@2*5"), SEARCHED: Recipe.from_string("none|l2*5 + kl@4*1")}
     scores = [(0.5, 0.9), (0.7, 0.1), (0.6, 0.8)]
     records = {method: [run(seed, *score) for seed, score in enumerate(scores)] for method in methods}
-    study = optuna.create_study(study_name="s")
+    study = create_study(storage=None, study_name="s")
     result = conclude(
         study,
         teaching_task,

@@ -140,8 +140,8 @@ class Guide:
             self._notices.give(
                 "failures",
                 f"None of the {len(view.verdicts)} finished trials of the study {study.study_name!r} has values: all "
-                "failed, or were pruned before they reported any. Until one has, trials are drawn at random, away "
-                "from what failed.",
+                "failed, broke a constraint, or were pruned before they reported any. Until one has, trials are drawn "
+                "at random, away from what failed.",
             )
         if view.infinite is not None:
             self._notices.give(

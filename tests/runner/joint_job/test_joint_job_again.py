@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -81,3 +82,15 @@ def test_the_study_is_refused_with_other_limits_or_objectives(place: Place) -> N
         with pytest.raises(StudyMismatchError, match=message):
             place.search(**changes)
     assert place.counts()["small"] == 5
+
+
+def test_results_of_a_study_in_another_database_are_set_aside(place: Place) -> None:
+    before = json.loads((place.folder / "runs" / "small" / "summary.json").read_text(encoding="utf-8"))
+    notes = Notes()
+    place.search(storage=f"sqlite:///{place.folder / 'other.db'}", seed=1, progress=notes)
+    kept = place.folder / "runs" / f"small.{before['study_id']}"
+    assert json.loads((kept / "summary.json").read_text(encoding="utf-8")) == before
+    after = json.loads((place.folder / "runs" / "small" / "summary.json").read_text(encoding="utf-8"))
+    assert after["study_id"] != before["study_id"]
+    assert (after["seed"], after["trials"]["finished"]) == (1, 5)
+    assert any(str(kept) in line for line in notes.lines)

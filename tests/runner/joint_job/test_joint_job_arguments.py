@@ -18,6 +18,8 @@ from optuna_kd.search_space import UniADSSpace
         ({"reward": "accuracy"}, "no reward; got reward='accuracy'"),
         ({"max_params": 0}, "max_params must be > 0; got 0"),
         ({"budget_params": -1}, "budget must be > 0"),
+        ({"budget_params": 5000}, r"for the objective budget_gap; .* max_params"),
+        ({"screen": 1.5}, r"screen is a share of the students, in \[0, 1\)"),
         ({"objectives": ("cross_entropy", "size")}, "Unknown objective 'size'"),
         ({"objectives": ("cross_entropy",)}, "two different objectives"),
         ({"objectives": ("parameters", "flops")}, "quality"),
@@ -43,6 +45,7 @@ def test_wrong_arguments_are_refused_before_anything_is_written(
     [
         ({"space": SPACE}, "one student, so there is none to choose"),
         ({"method": "auto-kd", "space": "auto-kd", "max_params": 1000}, "got max_params for one student"),
+        ({"method": "auto-kd", "space": "auto-kd", "screen": 0.5}, "got screen for one student"),
         ({"method": "auto-kd", "space": "auto-kd", "objectives": ("error", "flops")}, "no objectives to choose"),
         ({"method": "auto-kd", "space": UniADSSpace(student=FAMILY)}, "student"),
     ],

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from joint_searches import build
+from joint_searches import build, student
 from optuna.trial import TrialState
 from small_searches import Place, Task
 from torch import nn
@@ -51,6 +51,15 @@ def test_of_too_many_students_to_look_at_the_trials_tell(
     assert not (empty.folder / "runs").exists()
 
 
+def test_the_first_trial_keeps_the_limits_however_few_students_do(empty: Place) -> None:
+    smallest = build(student(depth_1=1, width=0.5))
+    limit = sum(parameter.numel() for parameter in smallest.parameters())
+    result = empty.search(trials=1, max_params=limit, seeds=1, confirm=0)
+    (trial,) = result.study.trials
+    assert (trial.params["depth_1"], trial.params["width"]) == (1, 0.5)
+    assert trial.state == TrialState.COMPLETE
+
+
 def picky(config: StudentConfig) -> nn.Module:
     if config.options["width"] == 1.0:
         raise RuntimeError("wide ones are out of stock")
@@ -72,8 +81,9 @@ def test_students_that_cannot_be_built_are_passed_over(empty: Place, make_open: 
 
 
 def test_a_task_none_of_whose_students_can_be_built_says_why(empty: Place, make_open: Callable[..., Task]) -> None:
-    with pytest.raises(ValueError, match="cannot be built: RuntimeError: out of stock") as caught:
+    with pytest.raises(ValueError, match=r"failed for all 4 students.*RuntimeError: out of stock") as caught:
         empty.search(make_open(student=out_of_stock), trials=2)
+    assert list(empty.folder.iterdir()) == []
     assert "learning rate" not in str(caught.value)  # no rate would build them
 
 
