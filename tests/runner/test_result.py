@@ -14,6 +14,7 @@ from small_searches import Task
 from optuna_kd.analysis.statistics import Comparison
 from optuna_kd.recipe import Recipe, StudentConfig
 from optuna_kd.runner.result import LABELS, PLAIN, SEARCHED, TUNED, conclude, judge
+from optuna_kd.study import create_study
 
 
 def compared(difference: float, p: float, n: int = 10) -> Comparison:
