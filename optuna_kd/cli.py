@@ -200,6 +200,24 @@ def search(
     subset_by: Annotated[
         str, typer.Option("--subset-by", help="images: some of every class; classes: all of some classes.")
     ] = "images",
+    knowledge: Annotated[
+        str,
+        typer.Option(
+            "--knowledge",
+            help="How the teacher is asked: replay (stored outputs of augmented views), aligned (of the clean images, "
+            "moved with them; approximate), online, or auto (replay where it fits).",
+        ),
+    ] = "auto",
+    knowledge_limit: Annotated[
+        str, typer.Option("--knowledge-limit", help="What may be stored of the teacher's outputs.", metavar="SIZE")
+    ] = "2GB",
+    knowledge_dir: Annotated[
+        Path | None,
+        typer.Option("--knowledge-dir", help="Store them in this folder, in half precision. [default: in memory]"),
+    ] = None,
+    keep_knowledge: Annotated[
+        bool, typer.Option("--keep-knowledge/--delete-knowledge", help="Whether such files stay for the next search.")
+    ] = True,
     epochs: Epochs = None,
     seeds: Seeds = None,
     confirm: Annotated[
@@ -254,6 +272,10 @@ def search(
             proxy_epochs=proxy_epochs,
             subset=subset,
             subset_by=subset_by,
+            knowledge=knowledge,
+            knowledge_limit=knowledge_limit,
+            knowledge_dir=knowledge_dir,
+            keep_knowledge=keep_knowledge,
             confirm=confirm,
             runs=runs,
             dry_run=dry_run,

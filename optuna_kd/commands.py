@@ -41,9 +41,7 @@ from optuna_kd.task_options import (
     teacher_task,
 )
 from optuna_kd.training.full import FullRun, distill
-from optuna_kd.training.offline import LIMIT, knowledge_bytes
 from optuna_kd.training.task import ImageClassification
-from optuna_kd.training.trainer import proxy_images
 
 
 def run_search(options: SearchOptions, console: Console) -> None:
@@ -63,6 +61,7 @@ def run_search(options: SearchOptions, console: Console) -> None:
         limits=limits,
         screen=options.screen,
     )
+    storing = options.storing
     splits = load_splits(options)
     defaults = suitable_defaults(options, splits)
     proxy = chosen_proxy(options, splits, defaults)
@@ -102,6 +101,10 @@ def run_search(options: SearchOptions, console: Console) -> None:
             sampler=sampler,
             reward=options.reward,
             proxy=proxy,
+            knowledge=storing.mode,
+            knowledge_limit=storing.limit,
+            knowledge_dir=storing.directory,
+            keep_knowledge=storing.keep,
             epochs=plan.epochs,
             seeds=plan.seeds,
             confirm=confirm,
@@ -195,19 +198,9 @@ def dry_run(
         ("Confirm", format_seconds(cost.confirmation)),
         ("Full", f"{METHODS} methods x {plan.seeds} seeds x {plan.epochs} epochs: {format_seconds(cost.full)}"),
         ("Total", f"about {format_seconds(cost.total + teacher)} with {plan.workers} workers"),
-        ("Disk", _disk(task, proxy)),
+        ("Knowledge", str(options.storing.plan(task, proxy))),
     ):
-        console.print(f"{name:<10} {text}", highlight=False, soft_wrap=True, markup=False)
-
-
-def _disk(task: ImageClassification, proxy: ProxyConfig) -> str:
-    for images, what in ((len(task.train_set), "all"), (len(proxy_images(task, proxy)[0]), "the proxies'")):
-        size = knowledge_bytes(task, images)
-        if size <= LIMIT:
-            return (
-                f"{size / 2**20:.1f} MB for the teacher's outputs on {what} images, {task.views} views, while it runs"
-            )
-    return f"none: the teacher's outputs would take {size / 2**30:.1f} GB, so it is asked online"
+        console.print(f"{name:<11}{text}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _teacher_cost(options: SearchOptions, splits: DataSplits, factory: Callable[[], nn.Module]) -> tuple[float, str]:

@@ -93,6 +93,16 @@ class DistillationObjective:
                 self._asked = True
         return self._knowledge
 
+    def use(self, knowledge: TeacherKnowledge | None) -> None:
+        """Take prepared knowledge; None asks the teacher online.
+
+        Raises:
+            KnowledgeMismatchError: For knowledge of another teacher, split or preprocessing.
+        """
+        if knowledge is not None:
+            knowledge.check(self.task)
+        self._knowledge, self._asked = knowledge, True
+
     def __call__(self, trial: Trial) -> float | tuple[float, ...]:
         """Run one trial."""
         space, seed = self.bind(trial.study)

@@ -9,6 +9,8 @@ from pathlib import Path
 from optuna_kd.data import DataSplits
 from optuna_kd.models import STUDENTS
 from optuna_kd.recipe import ProxyConfig, halving_rungs
+from optuna_kd.runner.plan import parse_size
+from optuna_kd.runner.storing import Storing
 from optuna_kd.search_space import SPACES, Space, StudentSpace, UniADSSpace, create_space
 from optuna_kd.study import METHODS, Method
 from optuna_kd.task_options import DIGITS_WIDTH, SEARCHED_PROXY_EPOCHS, Defaults, TaskOptions, training_images
@@ -38,9 +40,18 @@ class SearchOptions(TaskOptions):
     proxy_epochs: int | None
     subset: float | None
     subset_by: str
+    knowledge: str = "auto"
+    knowledge_limit: str = "2GB"
+    knowledge_dir: Path | None = None
+    keep_knowledge: bool = True
     confirm: str
     runs: Path
     dry_run: bool
+
+    @property
+    def storing(self) -> Storing:
+        """What is kept of the teacher's knowledge."""
+        return Storing(self.knowledge, parse_size(self.knowledge_limit), self.knowledge_dir, self.keep_knowledge)
 
     @property
     def preset(self) -> Method:

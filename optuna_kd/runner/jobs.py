@@ -75,7 +75,8 @@ class WorkerSpec:
     def __call__(self) -> Worker:
         """Create the context."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        objective = self.objective(self.task, knowledge=self.knowledge, **self.options)
+        objective = self.objective(self.task, **self.options)
+        objective.use(TeacherKnowledge.load(self.knowledge, self.task) if self.knowledge else None)
         sampler = self.sampler if isinstance(self.sampler, BaseSampler) else SAMPLERS[self.sampler](self.seed)
         study = optuna.load_study(
             study_name=self.study_name,

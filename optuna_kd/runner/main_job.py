@@ -33,6 +33,7 @@ from optuna_kd.runner.plan import METHODS, PRUNED_SHARE, Plan
 from optuna_kd.runner.progress import Reporter, format_seconds
 from optuna_kd.runner.result import LABELS, PLAIN, SEARCHED, TUNED, SearchResult, conclude
 from optuna_kd.runner.run import Clock, Run
+from optuna_kd.runner.storing import Storing
 from optuna_kd.runner.workers import Job, Outcome, Workers
 from optuna_kd.storages import quietly, retry_interrupted
 from optuna_kd.study import count_complete, count_finished, record_confirmed, top_recipes
@@ -55,6 +56,7 @@ class Setup:
         shared: How the workers open it.
         sampler: Of the study, by name or as it is.
         seed: Of the study.
+        storing: What is kept of the teacher's knowledge, and where.
         folder: Where the results go.
         say: Told what happens.
         student_config: The student by its registered name, where it has one.
@@ -69,6 +71,7 @@ class Setup:
     shared: str | BaseStorage
     sampler: str | BaseSampler
     seed: int
+    storing: Storing
     folder: Path
     say: Reporter
     student_config: StudentConfig | None
@@ -96,6 +99,7 @@ class MainJob:
             self.say.note(f"Study      {self.study.study_name}")
             self.say.note(f"Layers     {self.setup.task.layers()}")
             self.say.note(f"Teacher    {100 * self.setup.teacher:.2f} % validation accuracy")
+            self.objective.use(self.setup.storing.prepare(self.setup.task, self.objective.proxy, self.say))
             with quietly():
                 optuna.storages.fail_stale_trials(self.study)
             if self.plan.workers > 1:
@@ -114,6 +118,8 @@ class MainJob:
             self.say.note(f"Done in {format_seconds(clock.elapsed())}.")
             return result
         finally:
+            if self.objective.knowledge is not None:
+                self.objective.knowledge.close()
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _conclude(self, methods: Mapping[str, Recipe], records: Mapping[str, list[dict[str, Any]]]) -> SearchResult:
@@ -129,9 +135,10 @@ class MainJob:
 
     def _spec(self, scratch: Path) -> WorkerSpec:
         """Describe the context of the workers; the teacher is asked once, and they map its answers from a file."""
-        file = None
-        if (stored := self.objective.knowledge) is not None:
-            file = scratch / "knowledge.pt"
+        stored = self.objective.knowledge
+        file = stored.file if stored is not None else None
+        if stored is not None and file is None:
+            file = scratch / "knowledge.bin"
             stored.save(file)
         return WorkerSpec(
             task=self.setup.task,

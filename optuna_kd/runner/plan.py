@@ -109,3 +109,15 @@ def parse_duration(text: str | float) -> float:
         raise ValueError(f"A duration reads like 20m, 1h30m or 90s; got {text!r}.")
     hours, minutes, seconds = (float(part or 0) for part in match.groups())
     return hours * 3600 + minutes * 60 + seconds
+
+
+def parse_size(text: str) -> int:
+    """Read a number of bytes: 500MB, 2GB, 1.5 GB, 64kB, 0; of 1,024 each.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(|k|M|G|T)B?\s*", text)
+    if not match:
+        raise ValueError(f"A size reads like 500MB or 2GB; got {text!r}.")
+    return int(float(match[1]) * 1024 ** ("", "k", "M", "G", "T").index(match[2]))

@@ -24,11 +24,15 @@ from optuna_kd.runner.main_job import MainJob, Setup
 from optuna_kd.runner.plan import Plan, check_method, parse_duration
 from optuna_kd.runner.progress import Reporter, create_reporter
 from optuna_kd.runner.result import SearchResult
+from optuna_kd.runner.storing import Storing
 from optuna_kd.runner.teacher import check_teacher
 from optuna_kd.search_space import Space, UniADSSpace, create_space
 from optuna_kd.storages import DEFAULT_URL, create_storage, is_shareable
-from optuna_kd.study import METHODS, SAMPLERS, STUDY_ID, Method, create_study
+from optuna_kd.study import METHODS, SAMPLERS, STUDY_ID, Method, create_study, require_same
+from optuna_kd.training.knowledge_plan import LIMIT
 from optuna_kd.training.task import ImageClassification
+
+KNOWLEDGE = "optuna_kd_knowledge"  # user attribute of a study: how the teacher is asked
 
 
 def search(
@@ -52,6 +56,10 @@ def search(
     pruner: BasePruner | None = None,
     reward: str = "bounded",
     proxy: ProxyConfig | None = None,
+    knowledge: str = "auto",
+    knowledge_limit: int = LIMIT,
+    knowledge_dir: str | Path | None = None,
+    keep_knowledge: bool = True,
     epochs: int = 60,
     seeds: int = 10,
     confirm: tuple[int, int] | Literal[0] = (5, 3),
@@ -84,6 +92,12 @@ def search(
         pruner: None is the method's.
         reward: Of "auto-kd": "bounded", "paper", "ce", "ce-l1" or "accuracy".
         proxy: Length, rungs and subset of the proxies.
+        knowledge: How the teacher is asked: "replay" stores its outputs for some augmented views of each image, exact;
+            "aligned" those for the clean images, moved as the images are, approximate; "online" nothing; "auto" is
+            replay where it fits.
+        knowledge_limit: Bytes that may be stored.
+        knowledge_dir: Store on disk, in half precision, in this folder.
+        keep_knowledge: Whether such files stay for the next search.
         epochs: Of each full training.
         seeds: Students per method in the closing table.
         confirm: How many of the best recipes are scored again, and with how many new seeds each; 0 for none.
@@ -112,10 +126,14 @@ def search(
     sampler = sampler or preset.sampler
     if isinstance(sampler, str):
         SAMPLERS[sampler]  # names and teacher are checked before anything is written
+    storing = Storing(
+        knowledge, knowledge_limit, None if knowledge_dir is None else Path(knowledge_dir), keep_knowledge
+    )
+    mode = storing.plan(task, objective.proxy).mode
     teacher = check_teacher(task)
     check_shareable(storage, workers)
     opened = create_storage(storage)
-    study_name = study_name or derived_name(name or method, objective, seed, space, sampler, objectives)
+    study_name = study_name or derived_name(name or method, objective, seed, space, sampler, objectives, knowledge)
     reporter = create_reporter(progress)
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # failed trials are told by the reporter
@@ -131,6 +149,7 @@ def search(
             pruner=pruner,
             load_if_exists=True,
         )
+        tie_knowledge(study, mode)
         folder = Path(directory) / study.study_name
         if is_shareable(storage):  # in memory every run is another study, and its results take the place of the last
             set_aside(folder, study, reporter)
@@ -146,6 +165,7 @@ def search(
             shared=str(storage) if is_shareable(storage) else opened,
             sampler=sampler,
             seed=seed,
+            storing=storing,
             folder=folder,
             say=reporter,
             student_config=student_config,
@@ -154,6 +174,19 @@ def search(
     finally:
         reporter.close()
         optuna.logging.set_verbosity(verbosity)
+
+
+def tie_knowledge(study: Study, mode: str) -> None:
+    """Remember how the teacher is asked: stored views repeat and others do not, so trials of both do not compare.
+
+    Raises:
+        StudyMismatchError: If the study began otherwise.
+    """
+    stored = study.user_attrs.get(KNOWLEDGE)
+    if stored is None:
+        study.set_user_attr(KNOWLEDGE, mode)
+    else:
+        require_same(study, {"knowledge": stored}, {"knowledge": mode})
 
 
 def set_aside(folder: Path, study: Study, say: Reporter) -> None:
@@ -214,6 +247,7 @@ def derived_name(
     space: Space,
     sampler: str | BaseSampler,
     objectives: Sequence[str] | None = None,
+    knowledge: str = "auto",
 ) -> str:
     """Derive a study name from everything that must not change inside a study."""
     described = {
@@ -222,6 +256,7 @@ def derived_name(
         "space": space.to_dict(),
         "sampler": sampler if isinstance(sampler, str) else type(sampler).__name__,
         **({} if objectives is None else {"objectives": list(objectives)}),
+        **({} if knowledge == "auto" else {"knowledge": knowledge}),
     }
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
     return f"{name}-{digest[:8]}"

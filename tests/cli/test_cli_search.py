@@ -21,13 +21,13 @@ def test_a_dry_run_writes_nothing(run: Run, here: Path, tmp_path: Path) -> None:
     assert (output.code, output.err) == (0, "")
     lines = {line.split()[0]: line for line in output.out.splitlines()}
     assert list(lines) == [
-        "Data", "Layers", "Space", "Proxy", "Teacher", "Controls", "Trials", "Confirm", "Full", "Total", "Disk",
+        "Data", "Layers", "Space", "Proxy", "Teacher", "Controls", "Trials", "Confirm", "Full", "Total", "Knowledge",
     ]  # fmt: skip
     assert "10 classes" in lines["Data"]
     assert "recipes" in lines["Space"]
     assert "trained first, 4 epochs" in lines["Teacher"]
     assert re.search(r"about .* with 1 workers", lines["Total"])
-    assert "MB" in lines["Disk"]
+    assert re.search(r"replay: 1 view of 320 images, .* MB in memory", lines["Knowledge"])
     assert files(here) == []
     assert not (tmp_path / "cache" / "teachers").exists()
 

@@ -96,7 +96,7 @@ def test_a_dry_run_writes_nothing(run: Run, here: Path, tmp_path: Path) -> None:
         "Confirm",
         "Full",
         "Total",
-        "Disk",
+        "Knowledge",
     } <= set(lines)
     assert "208,791,583,326,208 recipes" in lines["Space"]  # with chains of two
     assert "4 methods x 1 seeds x 1 epochs" in lines["Full"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from optuna_kd.runner.plan import Plan, parse_duration
+from optuna_kd.runner.plan import Plan, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,25 @@ def test_durations(text: str | float, seconds: float) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="A duration reads like 20m, 1h30m or 90s"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("512", 512),
+        ("64kB", 2**16),
+        ("500MB", 500 * 2**20),
+        ("1.5 GB", 3 * 2**29),
+        ("2G", 2**31),
+        ("1TB", 2**40),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "2 gigabytes", "1e9", "nan", "2PB"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ValueError, match="A size reads like 500MB or 2GB"):
+        parse_size(text)
