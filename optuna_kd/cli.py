@@ -200,6 +200,13 @@ def search(
     subset_by: Annotated[
         str, typer.Option("--subset-by", help="images: some of every class; classes: all of some classes.")
     ] = "images",
+    sparsity: Annotated[
+        float,
+        typer.Option(
+            "--sparsity",
+            help="Share of a proxy's weights that are zero and move (RigL); the paper has 0.5. Saves no time.",
+        ),
+    ] = 0.0,
     knowledge: Annotated[
         str,
         typer.Option(
@@ -272,6 +279,7 @@ def search(
             proxy_epochs=proxy_epochs,
             subset=subset,
             subset_by=subset_by,
+            sparsity=sparsity,
             knowledge=knowledge,
             knowledge_limit=knowledge_limit,
             knowledge_dir=knowledge_dir,

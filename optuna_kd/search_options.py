@@ -40,6 +40,7 @@ class SearchOptions(TaskOptions):
     proxy_epochs: int | None
     subset: float | None
     subset_by: str
+    sparsity: float = 0.0
     knowledge: str = "auto"
     knowledge_limit: str = "2GB"
     knowledge_dir: Path | None = None
@@ -110,10 +111,13 @@ def chosen_proxy(options: SearchOptions, splits: DataSplits, defaults: Defaults)
         raise ValueError(f"--subset-by is images or classes; got {options.subset_by!r}.")
     if subset > 1:
         subset = min(1.0, subset / training_images(splits))
-    if options.chooses_student:
-        rungs = halving_rungs(epochs)
-        return ProxyConfig(epochs=epochs, rungs=rungs, subset=subset, subset_by=options.subset_by)  # type: ignore[arg-type]
-    return ProxyConfig(epochs=epochs, subset=subset, subset_by=options.subset_by)  # type: ignore[arg-type]
+    return ProxyConfig(
+        epochs=epochs,
+        rungs=halving_rungs(epochs) if options.chooses_student else (),
+        subset=subset,
+        subset_by=options.subset_by,  # type: ignore[arg-type]
+        sparsity=options.sparsity,
+    )
 
 
 def confirm_pair(text: str) -> tuple[int, int]:

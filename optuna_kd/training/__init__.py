@@ -9,6 +9,7 @@ from optuna_kd.training.offline import (
     prepare_knowledge,
     store_knowledge,
 )
+from optuna_kd.training.sparse import SparseWeights
 from optuna_kd.training.task import ImageClassification
 from optuna_kd.training.trainer import LossRejected, Rung, StudentTraining, accuracy, evaluate
 
@@ -20,6 +21,7 @@ __all__ = [
     "KnowledgeMismatchError",
     "LossRejected",
     "Rung",
+    "SparseWeights",
     "StudentTraining",
     "TeacherKnowledge",
     "accuracy",

@@ -19,6 +19,7 @@ from optuna_kd.rewards import Metrics, MinibatchCKA
 from optuna_kd.seeds import derive_seed
 from optuna_kd.training.offline import TeacherKnowledge, chunks, view_images
 from optuna_kd.training.randomness import seeded
+from optuna_kd.training.sparse import SparseWeights
 from optuna_kd.training.task import ImageClassification
 
 EXPLODED = 3.0  # times ln K, the cross-entropy of guessing
@@ -95,6 +96,10 @@ class StudentTraining:
         self.steps_per_epoch = max(1, len(self.indices) // self.batch_size)
         self.parameters = [*self.student.parameters(), *self.distiller.parameters()]
         self.optimizer = _create_optimizer(task, self.parameters, self.lr)
+        self.sparse: SparseWeights | None = None
+        if proxy.sparsity:
+            steps, seed = self.steps_per_epoch * proxy.epochs, derive_seed(seed, "sparse")
+            self.sparse = SparseWeights(self.student, proxy.sparsity, steps=steps, seed=seed, regrow=proxy.regrow)
         self._steps = 0
         self._limit = max(EXPLODED * math.log(task.num_classes), LOWEST_LIMIT)
         self._first: dict[str, float] = {}
@@ -166,6 +171,8 @@ class StudentTraining:
             total.backward()
             nn.utils.clip_grad_norm_(self.parameters, GRADIENT_NORM)
             self.optimizer.step()
+            if self.sparse is not None:
+                self.sparse.after_step(self.optimizer)
             self._steps += 1
             yield {name: value.detach() for name, value in {**terms, "total": total}.items()}
 

@@ -446,3 +446,21 @@ def test_a_term_scaled_to_a_unit_gradient_may_begin_large(
     assert train(task, recipe, knowledge=knowledge).evaluate().cross_entropy < 10
     with pytest.raises(LossRejected, match="exploding loss: features"):
         train(task, Recipe(DistillerConfig((TermConfig("features", "l2", weight=5e6),))), knowledge=knowledge)
+
+
+def test_a_sparse_proxy_keeps_its_zeros_and_is_repeatable(task: ImageClassification) -> None:
+    proxy = ProxyConfig(epochs=3, rungs=(3,), sparsity=0.5)
+    recipe = Recipe.from_string("kl@4*1")
+    students = []
+    for _ in range(2):
+        training = StudentTraining(task, recipe, proxy, seed=3)
+        before = [parameter.clone() for parameter in training.student.parameters()]
+        assert training.sparse is not None
+        layers = dict(training.sparse.density().layers)
+        list(training.run())
+        assert dict(training.sparse.density().layers) == layers  # regrown elsewhere, and as many
+        assert training.sparse.density().overall == pytest.approx(0.5, abs=0.01)
+        assert any(not torch.equal(old, new) for old, new in zip(before, training.student.parameters(), strict=True))
+        students.append(training.student.state_dict())
+    assert all(torch.equal(value, students[1][name]) for name, value in students[0].items())
+    assert StudentTraining(task, recipe, ProxyConfig(epochs=3), seed=3).sparse is None
