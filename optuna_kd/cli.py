@@ -235,6 +235,9 @@ def search(
     batch_size: BatchSize = None,
     image_size: ImageSize = None,
     runs: Annotated[Path, typer.Option("--runs", help="Results are written to RUNS/STUDY/.")] = Path("runs"),
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Write what takes the time of a training step to RUNS/STUDY/profile.txt.")
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Show layers, space, time and disk, and stop before the controls."),
@@ -286,6 +289,7 @@ def search(
             keep_knowledge=keep_knowledge,
             confirm=confirm,
             runs=runs,
+            profile=profile,
             dry_run=dry_run,
         ),
         console,

@@ -110,6 +110,7 @@ def run_search(options: SearchOptions, console: Console) -> None:
             confirm=confirm,
             directory=options.runs,
             progress=reporter,
+            profile=options.profile,
             name=f"{options.method}-{splits.name}-{options.student_name}".replace("/", "-"),
             student_config=None if options.chooses_student else StudentConfig(options.student_name),
         )

@@ -45,6 +45,7 @@ class SearchOptions(TaskOptions):
     knowledge_limit: str = "2GB"
     knowledge_dir: Path | None = None
     keep_knowledge: bool = True
+    profile: bool = False
     confirm: str
     runs: Path
     dry_run: bool

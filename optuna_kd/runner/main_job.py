@@ -36,8 +36,10 @@ from optuna_kd.runner.run import Clock, Run
 from optuna_kd.runner.storing import Storing
 from optuna_kd.runner.workers import Job, Outcome, Workers
 from optuna_kd.storages import quietly, retry_interrupted
-from optuna_kd.study import count_complete, count_finished, record_confirmed, top_recipes
+from optuna_kd.study import count_complete, count_finished, recipe_of, record_confirmed, top_recipes
+from optuna_kd.training.profile import list_operations, measure_parts
 from optuna_kd.training.task import ImageClassification
+from optuna_kd.training.trainer import StudentTraining
 
 FAILURES = 3  # trials that fail one after another, after which a search gives up
 
@@ -59,6 +61,7 @@ class Setup:
         storing: What is kept of the teacher's knowledge, and where.
         folder: Where the results go.
         say: Told what happens.
+        profile: Whether a profile of a training step is written.
         student_config: The student by its registered name, where it has one.
     """
 
@@ -75,6 +78,7 @@ class Setup:
     folder: Path
     say: Reporter
     student_config: StudentConfig | None
+    profile: bool = False
 
 
 class MainJob:
@@ -84,6 +88,7 @@ class MainJob:
         self.setup, self.objective, self.study, self.plan = setup, setup.objective, setup.study, setup.plan
         self.say = setup.say
         self.began = datetime.now()  # as Optuna stamps its trials: local time
+        self._told = False
         self.session = f"{os.getpid()}-{time.time_ns():x}"
         self.controls, self.confirmation, self.full = (
             Ledger(setup.storage, f"{self.study.study_name}/{name}", metric=metric)
@@ -196,7 +201,28 @@ class MainJob:
                     raise outcome.error
                 continue
             failed_in_a_row = 0
+            if outcome.result["epochs"] and not self._told:
+                self._tell_what_binds(outcome.result["number"])
             self.run.advance(outcome.result["epochs"] * self.objective.proxy.subset, self._best_so_far())
+
+    def _tell_what_binds(self, number: int) -> None:
+        """Time the parts of a step with the recipe of a trial, and write the whole profile if it is asked for."""
+        self._told = True
+        recipe = recipe_of(self.study, self.study.trials[number])
+
+        def training() -> StudentTraining:
+            objective = self.objective
+            return StudentTraining(
+                objective.task_of(recipe), recipe, objective.proxy, seed=0, knowledge=objective.knowledge
+            )
+
+        self.say.note(f"A step     {measure_parts(training())}")
+        if self.setup.profile:
+            self.setup.folder.mkdir(parents=True, exist_ok=True)
+            file = self.setup.folder / "profile.txt"
+            text = f"{recipe}\n{measure_parts(training(), steps=100)}\n\n{list_operations(training())}\n"
+            file.write_text(text, encoding="utf-8")
+            self.say.note(f"Profile    {file}")
 
     def _trial_outcomes(self, after: float) -> Iterator[Outcome]:
         while self._is_missing_trials(after):  # again if one of the last to end has failed

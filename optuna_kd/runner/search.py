@@ -65,6 +65,7 @@ def search(
     confirm: tuple[int, int] | Literal[0] = (5, 3),
     directory: str | Path = "runs",
     progress: bool | Reporter = True,
+    profile: bool = False,
     name: str | None = None,
     student_config: StudentConfig | None = None,
 ) -> SearchResult:
@@ -103,6 +104,7 @@ def search(
         confirm: How many of the best recipes are scored again, and with how many new seeds each; 0 for none.
         directory: Results are written to `<directory>/<study name>/`.
         progress: False says nothing.
+        profile: Write what takes the time of a training step to `profile.txt` beside the results.
         name: First part of a derived study name; None is the method.
         student_config: The student by its registered name, for the recipe file; None for a student of your own.
 
@@ -169,6 +171,7 @@ def search(
             folder=folder,
             say=reporter,
             student_config=student_config,
+            profile=profile,
         )
         return (JointJob if preset.objectives else MainJob)(setup)()
     finally:

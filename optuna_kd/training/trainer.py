@@ -176,7 +176,14 @@ class StudentTraining:
             self._steps += 1
             yield {name: value.detach() for name, value in {**terms, "total": total}.items()}
 
-    def _forward(self, epoch: int, step: int, batch: Tensor, progress: float) -> dict[str, Tensor]:
+    def load(self, epoch: int, step: int, batch: Tensor) -> tuple[int, Tensor, Tensor]:
+        """Give the view of an epoch, and prepared images [B, C, H, W] and labels [B] of one batch in it.
+
+        Args:
+            epoch: Of the training.
+            step: Of the epoch.
+            batch: Indices of training images [B].
+        """
         view = epoch if self._views is None else epoch % self._views
         if self.task.is_streaming:
             raw, labels = self.task.train_set.batch(batch, derive_seed(self.seed, "stream", epoch, step))
@@ -184,11 +191,21 @@ class StudentTraining:
         else:
             images = view_images(self.task, view, batch)
             labels = self.task.train_set.labels[batch].to(self.task.device)
-        images = images.contiguous(memory_format=self.layout)
+        return view, images.contiguous(memory_format=self.layout), labels
+
+    def ask_teacher(self, view: int, batch: Tensor, images: Tensor) -> Knowledge:
+        """Give what the teacher knows of a batch: stored, or from the images that `load` gave."""
+        if self.knowledge is not None:
+            return self.knowledge.batch(view, batch, self.task.device)
+        assert self._teacher is not None
+        return self._teacher(images)
+
+    def _forward(self, epoch: int, step: int, batch: Tensor, progress: float) -> dict[str, Tensor]:
+        view, images, labels = self.load(epoch, step, batch)
         known = self.observer(images)
         if not self.distiller.config.terms:
             return {"cross_entropy": F.cross_entropy(known.logits.float(), labels)}
-        taught = self._ask_teacher(view, batch, images)
+        taught = self.ask_teacher(view, batch, images)
         if self._steps == 1:
             if float(cross_entropy := F.cross_entropy(known.logits.detach().float(), labels)) > self._limit:
                 # Saturated outputs have no gradient either, but that is not the fault of the term.
@@ -208,12 +225,6 @@ class StudentTraining:
         if detached:
             raise DeadTermError({term.name: f"({term}) compares outputs without gradient" for term in detached})
         self.distiller.check_terms(known, taught)
-
-    def _ask_teacher(self, view: int, batch: Tensor, images: Tensor) -> Knowledge:
-        if self.knowledge is not None:
-            return self.knowledge.batch(view, batch, self.task.device)
-        assert self._teacher is not None
-        return self._teacher(images)
 
     def _reject(self, terms: dict[str, Tensor], total: Tensor) -> None:
         value = float(total.detach())

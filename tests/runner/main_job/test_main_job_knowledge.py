@@ -49,6 +49,15 @@ def test_a_study_goes_on_with_the_knowledge_that_it_began_with(empty: Place) -> 
     empty.search(knowledge_limit=0)  # online for another reason
 
 
+def test_what_takes_the_time_is_said_and_written(empty: Place) -> None:
+    notes = Notes()
+    result = empty.search(progress=notes, profile=True)
+    (line,) = [line for line in notes.lines if line.startswith("A step")]
+    assert all(f"{part} " in line for part in ("student", "teacher", "distiller", "data", "optimizer"))
+    assert "(stored)" in line
+    assert "aten::" in (result.directory / "profile.txt").read_text(encoding="utf-8")
+
+
 def test_wrong_arguments_are_refused_before_anything_is_written(empty: Place) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'replay'"):
         empty.search(knowledge="repaly")

@@ -1,0 +1,73 @@
+"""What takes the time of a training step."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from optuna_kd.recipe import ProxyConfig, Recipe
+from optuna_kd.training import ImageClassification, StudentTraining, store_knowledge
+from optuna_kd.training.profile import PARTS, Profile, list_operations, measure_parts
+
+PROXY = ProxyConfig(epochs=1)
+
+
+def training(task: ImageClassification, text: str = "none|l2*5 + kl@4*1", **arguments: Any) -> StudentTraining:
+    return StudentTraining(task, Recipe.from_string(text), PROXY, seed=0, **arguments)
+
+
+def test_the_parts_add_up(task: ImageClassification) -> None:
+    began = time.perf_counter()
+    found = measure_parts(training(task), steps=4)
+    assert set(found.seconds) == set(PARTS)
+    assert all(seconds > 0 for seconds in found.seconds.values())
+    assert 0 < found.total < time.perf_counter() - began
+    assert sum(found.shares.values()) == pytest.approx(1)
+    assert list(found.shares.values()) == sorted(found.shares.values(), reverse=True)
+    assert not found.stored
+    assert measure_parts(training(task, knowledge=store_knowledge(task)), steps=1).stored
+
+
+@pytest.mark.parametrize("part", ["teacher", "student", "distiller"])
+def test_what_is_slow_is_named(task: ImageClassification, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = training(task)
+    module: nn.Module = {"teacher": task.teacher, "student": slow.student, "distiller": slow.distiller}[part]
+    handle = module.register_forward_hook(lambda *_: time.sleep(0.05))
+    try:
+        assert next(iter(measure_parts(slow, steps=2).shares)) == part
+    finally:
+        handle.remove()
+
+
+def test_it_trains_as_a_training_does(task: ImageClassification, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backward pass in two pieces gives the gradients of the whole one."""
+    one, other = training(task), training(task)
+    batch = one.indices[: one.batch_size]
+    monkeypatch.setattr("optuna_kd.training.profile.WARM_UP", 0)
+    measure_parts(one, steps=1)
+    view, images, labels = other.load(0, 0, batch)
+    other.student.train()
+    terms = other.distiller(other.observer(images), other.ask_teacher(view, batch, images), labels, progress=0.5)
+    other.optimizer.zero_grad()
+    torch.stack(list(terms.values())).sum().backward()
+    nn.utils.clip_grad_norm_(other.parameters, 5.0)
+    for mine, theirs in zip(one.parameters, other.parameters, strict=True):
+        assert mine.grad is not None
+        assert theirs.grad is not None
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_the_line() -> None:
+    parts = {"data": 0.001, "teacher": 0.002, "student": 0.014, "distiller": 0.002, "optimizer": 0.001}
+    assert str(Profile(parts, 64, stored=True)) == (
+        "student 70 %, teacher 10 % (stored), distiller 10 %, data 5 %, optimizer 5 %; "
+        "20 ms for 64 images, 3,200 a second"
+    )
+
+
+def test_the_operations(task: ImageClassification) -> None:
+    assert "convolution" in list_operations(training(task), steps=2)
