@@ -58,7 +58,8 @@ from optuna_kd.study import create_study, front, recipe_of
 from optuna_kd.training.diswot import rank_students
 from optuna_kd.training.full import distill
 from optuna_kd.training.offline import store_knowledge
-from optuna_kd.training.trainer import LossRejected, StudentTraining
+from optuna_kd.training.rejection import LossRejected
+from optuna_kd.training.trainer import StudentTraining
 
 TRIALS = 60
 PROXY = ProxyConfig(epochs=12, rungs=halving_rungs(12))

@@ -27,8 +27,9 @@ from optuna_kd.seeds import derive_seed
 from optuna_kd.study import RECIPE, StudyMismatchError, settings_of, space_of
 from optuna_kd.training.diswot import rank_students
 from optuna_kd.training.offline import TeacherKnowledge
+from optuna_kd.training.rejection import LossRejected
 from optuna_kd.training.task import ImageClassification
-from optuna_kd.training.trainer import LossRejected, Rung, StudentTraining
+from optuna_kd.training.trainer import Rung, StudentTraining
 
 MOST_LOOKED_AT = 1000  # students, before a search with limits
 ROUGHLY = {"latency_ms": 0.8}  # of a limit: a few passes take longer than the fastest of many

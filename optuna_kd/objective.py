@@ -31,8 +31,9 @@ from optuna_kd.study import (
     space_of,
 )
 from optuna_kd.training.offline import TeacherKnowledge, store_affordable
+from optuna_kd.training.rejection import LossRejected
 from optuna_kd.training.task import ImageClassification
-from optuna_kd.training.trainer import LossRejected, Rung, StudentTraining, proxy_images
+from optuna_kd.training.trainer import Rung, StudentTraining, proxy_images
 
 logger = logging.getLogger(__name__)
 

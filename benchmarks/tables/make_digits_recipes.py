@@ -37,8 +37,9 @@ from optuna_kd.search_space import create_space
 from optuna_kd.search_space.auto_kd import FEATURE_DISTANCES, GLOBAL, INTER, INTRA, LOGIT_DISTANCES
 from optuna_kd.seeds import derive_seed
 from optuna_kd.training.offline import TeacherKnowledge, store_knowledge
+from optuna_kd.training.rejection import LossRejected
 from optuna_kd.training.task import ImageClassification
-from optuna_kd.training.trainer import LossRejected, StudentTraining
+from optuna_kd.training.trainer import StudentTraining
 
 GRID: dict[str, tuple[Any, ...]] = {
     "global_transform": GLOBAL,

@@ -22,8 +22,9 @@ from optuna_kd.storages import RETRIES, create_storage, quietly
 from optuna_kd.study import SAMPLERS, SEEDED_PER_TRIAL
 from optuna_kd.training.full import FullRun, save_student, train_student
 from optuna_kd.training.offline import TeacherKnowledge
+from optuna_kd.training.rejection import LossRejected
 from optuna_kd.training.task import ImageClassification
-from optuna_kd.training.trainer import LossRejected, StudentTraining
+from optuna_kd.training.trainer import StudentTraining
 
 SESSION = "session"  # user attribute of a trial: which run of the command it belongs to
 

@@ -9,9 +9,10 @@ from optuna_kd.training.offline import (
     prepare_knowledge,
     store_knowledge,
 )
+from optuna_kd.training.rejection import LossRejected, OutOfMemory
 from optuna_kd.training.sparse import SparseWeights
 from optuna_kd.training.task import ImageClassification
-from optuna_kd.training.trainer import LossRejected, Rung, StudentTraining, accuracy, evaluate
+from optuna_kd.training.trainer import Rung, StudentTraining, accuracy, evaluate
 
 __all__ = [
     "AlignedKnowledge",
@@ -20,6 +21,7 @@ __all__ = [
     "ImageClassification",
     "KnowledgeMismatchError",
     "LossRejected",
+    "OutOfMemory",
     "Rung",
     "SparseWeights",
     "StudentTraining",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,20 +18,21 @@ from optuna_kd.models.knowledge import FrozenTeacher, Knowledge, logits_of
 from optuna_kd.recipe import ProxyConfig, Recipe
 from optuna_kd.rewards import Metrics, MinibatchCKA
 from optuna_kd.seeds import derive_seed
+from optuna_kd.training.memory import is_out_of_memory, memory_guard, release_memory
 from optuna_kd.training.offline import TeacherKnowledge, chunks, view_images
 from optuna_kd.training.randomness import seeded
+from optuna_kd.training.rejection import LossRejected, OutOfMemory
 from optuna_kd.training.sparse import SparseWeights
 from optuna_kd.training.task import ImageClassification
+
+logger = logging.getLogger(__name__)
 
 EXPLODED = 3.0  # times ln K, the cross-entropy of guessing
 LOWEST_LIMIT = 5.0  # of a cross-entropy: with two classes a few confident mistakes cost more than guessing
 TERM_LIMIT = 1e4  # a term above this, or this many times its first value, has left every sensible scale
 GRADIENT_NORM = 5.0  # clips student and adapters together, so that no recipe hides in the adapter
+LEAST_IMAGES = 8  # of a piece of a batch, where memory is short
 WARMUP_STEPS = 0.1  # share of the first cycle over which the learning rate rises
-
-
-class LossRejected(Exception):
-    """The loss of a training is not finite or explodes; the reason is the message."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +72,16 @@ class StudentTraining:
     ) -> None:
         self.task, self.proxy, self.seed = task, proxy, seed
         config = recipe.distiller
-        self.distiller = Distiller(
-            config,
-            [task.student_layer.shape],
-            [task.teacher_layer.shape],
-            seed=derive_seed(seed, "distiller"),
-        ).to(task.device)
-        student = task.make_student(derive_seed(seed, "student")).to(task.device)
-        self.layout = memory_format(student, task.device)
-        self.student = student.to(memory_format=self.layout)
+        with memory_guard("building the student"):
+            self.distiller = Distiller(
+                config,
+                [task.student_layer.shape],
+                [task.teacher_layer.shape],
+                seed=derive_seed(seed, "distiller"),
+            ).to(task.device)
+            student = task.make_student(derive_seed(seed, "student")).to(task.device)
+            self.layout = memory_format(student, task.device)
+            self.student = student.to(memory_format=self.layout)
         self.observer = task.observe(self.student)
         self.indices, self.val_indices = proxy_images(task, proxy)
         self._validation = knowledge
@@ -100,7 +103,7 @@ class StudentTraining:
         if proxy.sparsity:
             steps, seed = self.steps_per_epoch * proxy.epochs, derive_seed(seed, "sparse")
             self.sparse = SparseWeights(self.student, proxy.sparsity, steps=steps, seed=seed, regrow=proxy.regrow)
-        self._steps = 0
+        self._steps, self._pieces = 0, 1
         self._limit = max(EXPLODED * math.log(task.num_classes), LOWEST_LIMIT)
         self._first: dict[str, float] = {}
 
@@ -108,7 +111,8 @@ class StudentTraining:
         """Train from rung to rung, giving what the student scores on the validation data at each.
 
         Raises:
-            LossRejected: If the loss is not finite or explodes.
+            LossRejected: If the loss is not finite or explodes; `OutOfMemory`, where the smallest pieces of a batch do
+                not fit.
             optuna_kd.distillers.DeadTermError: If a term has no gradient after the first step.
         """
         for epoch, losses in self.train():
@@ -119,7 +123,8 @@ class StudentTraining:
 
     def evaluate(self) -> Metrics:
         """Score the student on the validation data."""
-        return evaluate(self.task, self.student, self._validation, self.val_indices)
+        with memory_guard("scoring the validation images"):
+            return evaluate(self.task, self.student, self._validation, self.val_indices)
 
     def train(self) -> Iterator[tuple[int, dict[str, float]]]:
         """Train from rung to rung without judging; give the epoch and the mean losses of the last one."""
@@ -162,19 +167,51 @@ class StudentTraining:
             batch = shuffled[step * size : (step + 1) * size]
             done = epoch + step / self.steps_per_epoch
             self._set_learning_rate(done, cycle)
-            # Dropout and its kin draw from the global generators.
-            with seeded(derive_seed(self.seed, "step", epoch, step)):
-                terms = self._forward(epoch, step, batch, progress=done / self.proxy.epochs)
-            total = torch.stack(list(terms.values())).sum()
-            self._reject(terms, total)
-            self.optimizer.zero_grad(set_to_none=True)
-            total.backward()
+            terms = self._backward(epoch, step, batch, progress=done / self.proxy.epochs)
             nn.utils.clip_grad_norm_(self.parameters, GRADIENT_NORM)
             self.optimizer.step()
             if self.sparse is not None:
                 self.sparse.after_step(self.optimizer)
             self._steps += 1
-            yield {name: value.detach() for name, value in {**terms, "total": total}.items()}
+            yield terms
+
+    def _backward(self, epoch: int, step: int, batch: Tensor, progress: float) -> dict[str, Tensor]:
+        """Leave the gradients of one batch in the parameters; give the loss terms and their `total`, detached.
+
+        Where memory is short the batch is cut into pieces, whose gradients add up to those of the batch; normalisation
+        and terms that compare the images of a batch see one piece at a time.
+
+        Raises:
+            OutOfMemory: If pieces of 8 images are too large.
+        """
+        while True:
+            try:
+                return self._accumulate(epoch, step, batch, progress)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            release_memory()  # here, where the error does not hold the tensors any more
+            self._pieces *= 2
+            images = -(-len(batch) // self._pieces)
+            if images < LEAST_IMAGES:
+                raise OutOfMemory(f"out of memory with {2 * images} of {len(batch)} images at a time")
+            logger.warning("Out of memory: going on with %d of the %d images of a batch at a time.", images, len(batch))
+
+    def _accumulate(self, epoch: int, step: int, batch: Tensor, progress: float) -> dict[str, Tensor]:
+        sums: dict[str, Tensor] = {}
+        for number, piece in enumerate(batch.chunk(self._pieces)):
+            # Dropout and its kin draw from the global generators.
+            with seeded(derive_seed(self.seed, "step", epoch, step, *([number] if number else []))):
+                terms = self._forward(epoch, step, piece, progress)
+            total = torch.stack(list(terms.values())).sum()
+            self._reject(terms, total)
+            if number == 0:
+                self.optimizer.zero_grad(set_to_none=True)
+            share = len(piece) / len(batch)
+            (total if self._pieces == 1 else share * total).backward()
+            for name, value in {**terms, "total": total}.items():
+                sums[name] = sums.get(name, 0) + share * value.detach()
+        return sums
 
     def load(self, epoch: int, step: int, batch: Tensor) -> tuple[int, Tensor, Tensor]:
         """Give the view of an epoch, and prepared images [B, C, H, W] and labels [B] of one batch in it.
