@@ -170,8 +170,8 @@ def test_a_teacher_that_is_not_finite_is_refused(make_task: Make, make_teacher: 
 class Online(StudentTraining):
     """Keeps the teacher's answers of every step."""
 
-    def _ask_teacher(self, view: int, batch: Tensor, images: Tensor) -> Any:
-        known = super()._ask_teacher(view, batch, images)
+    def ask_teacher(self, view: int, batch: Tensor, images: Tensor) -> Any:
+        known = super().ask_teacher(view, batch, images)
         self.asked = [*getattr(self, "asked", []), known]
         return known
 
