@@ -41,5 +41,4 @@ if __name__ == "__main__":
             progress=False,
         )
         print("files:", ", ".join(sorted(path.name for path in result.directory.glob("*.*"))))
-    Console(width=110).print(result.table())
-    print(result.verdict)
+    result.show(Console(width=110))

@@ -135,7 +135,10 @@ class SearchResult:
         if any(option.weight < UNTRIED and option.visits > 1 for option in self.options):
             console.print(self.options_table())
         console.print(self.table())
-        console.print(self.verdict, highlight=False, soft_wrap=soft)
+        for row in self.rows:
+            if row.recipe:
+                console.print(f"{row.method}: {row.recipe}", highlight=False, markup=False, style="dim", soft_wrap=soft)
+        console.print(f"\n{self.verdict}", highlight=False, soft_wrap=soft)
 
     def options_table(self) -> Table:
         """The options that the search came to avoid, for a rich console."""
@@ -187,8 +190,6 @@ class SearchResult:
             title=f"{self.part.capitalize()} accuracy after the last epoch, {over}",
             title_justify="left",
             title_style="bold",
-            caption="\n".join(f"{row.method}: {row.recipe}" for row in self.rows if row.recipe),
-            caption_justify="left",
             box=SIMPLE_HEAD,
         )
         for name in ("method", "accuracy %", "parameters", "CPU ms", "train s"):
