@@ -8,7 +8,8 @@ of searching the architecture alone (plain KD for every student) and the recipe 
 Every front is scored on new proxies: its recipes are trained again with another seed, because the values that
 brought a trial onto the front were chosen for being low. Hypervolume: of validation cross-entropy and log10 of the
 parameters, below the reference point (ln 10, log10 of the largest student), as a share of the box down to (0, log10 of
-the smallest student). The arms of one seed share teacher, data and machine.
+the smallest student). The arms of one seed share teacher, data and machine, and begin with the smallest student, as
+`optuna_kd.search` does, if they may choose it.
 
 Beside the fronts, what a user with room for 20,000 parameters gets: of each search, after those 300 epochs, the
 complete trial within them with the lowest validation cross-entropy, trained in full; against the baselines of
@@ -51,6 +52,7 @@ from optuna_kd.pruners import ParetoHalvingPruner
 from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig, halving_rungs
 from optuna_kd.runner.controls import PLAIN_KD
 from optuna_kd.runner.progress import SilentReporter
+from optuna_kd.runner.search import begin_with
 from optuna_kd.samplers import UniADSSampler
 from optuna_kd.search_space import StudentSpace, UniADSSpace
 from optuna_kd.seeds import derive_seed
@@ -147,6 +149,8 @@ def run_search(objective: JointDistillationObjective, arm: str, seed: int) -> di
     known: dict[Recipe, float] = {}
     curve: dict[int, float] = {}
     spent = 0
+    if space.student and (smallest := objective.find_feasible(space)):
+        begin_with(study, space, smallest)
     while spent < CURVE[-1] or (arm in COMPARED_AFTER_TRIALS and len(study.trials) < TRIALS):
         study.optimize(objective, n_trials=1)
         spent += study.trials[-1].user_attrs.get("epochs", 0)

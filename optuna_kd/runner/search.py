@@ -155,7 +155,7 @@ def search(
         folder = Path(directory) / study.study_name
         if is_shareable(storage):  # in memory every run is another study, and its results take the place of the last
             set_aside(folder, study, reporter)
-        if feasible is not None and objective.limits:  # type: ignore[attr-defined]
+        if feasible is not None:
             begin_with(study, space, feasible)
         setup = Setup(
             task=task,
@@ -205,14 +205,13 @@ def set_aside(folder: Path, study: Study, say: Reporter) -> None:
     say.note(f"Kept       {folder} held the results of another study of this name; they are in {kept} now")
 
 
-def begin_with(study: Study, space: Space, student: StudentConfig | None) -> None:
-    """Queue a student that keeps the limits as the first trial, however few do; its recipe is the sampler's choice."""
-    if (
-        student is not None
-        and isinstance(space, UniADSSpace)
-        and space.student
-        and not study.get_trials(deepcopy=False)
-    ):
+def begin_with(study: Study, space: Space, student: StudentConfig) -> None:
+    """Queue the smallest student that keeps the limits as the first trial; its recipe is the sampler's choice.
+
+    It is one end of the front, the cheapest trial there is, and a sampler may need dozens of trials to find it: in a
+    space of 256 students each of its four choices is one of four.
+    """
+    if isinstance(space, UniADSSpace) and space.student and not study.get_trials(deepcopy=False):
         study.enqueue_trial(dict(space.student.values_of(student)))
 
 

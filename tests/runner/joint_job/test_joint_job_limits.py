@@ -60,6 +60,11 @@ def test_the_first_trial_keeps_the_limits_however_few_students_do(empty: Place) 
     assert trial.state == TrialState.COMPLETE
 
 
+def test_a_search_without_limits_begins_with_the_smallest_student(empty: Place) -> None:
+    (trial,) = empty.search(trials=1, seeds=1, confirm=0).study.trials
+    assert (trial.params["depth_1"], trial.params["width"]) == (1, 0.5)
+
+
 def picky(config: StudentConfig) -> nn.Module:
     if config.options["width"] == 1.0:
         raise RuntimeError("wide ones are out of stock")
