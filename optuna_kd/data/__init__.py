@@ -6,6 +6,7 @@ from optuna_kd.data.augment import AUGMENTATIONS, Augmentation, create_augmentat
 from optuna_kd.data.convert import as_image_set
 from optuna_kd.data.image_set import ImageSet
 from optuna_kd.data.normalise import Normalizer
+from optuna_kd.data.residence import make_resident
 from optuna_kd.data.sources import DATA_SOURCES, DataSource, DataSplits, LoadRequest, load_data
 from optuna_kd.data.splits import class_subset, stratified_split, stratified_subset
 from optuna_kd.data.streaming import StreamingSet
@@ -24,6 +25,7 @@ __all__ = [
     "class_subset",
     "create_augmentation",
     "load_data",
+    "make_resident",
     "stratified_split",
     "stratified_subset",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
+from optuna_kd.data.content_key import content_key
 from optuna_kd.data.image_set import ImageSet
-from optuna_kd.data.pixels import image_to_tensor, images_to_tensor, labels_to_tensor, split_item
-from optuna_kd.data.streaming import MapStyle, StreamingSet, preserved_rng, read_labels, seed_everything
+from optuna_kd.data.pixel_cache import cache_file, load_arrays, save_arrays
+from optuna_kd.data.pixels import image_to_tensor, images_to_tensor, labels_to_tensor
+from optuna_kd.data.read_ahead import spare_cores
+from optuna_kd.data.streaming import MapStyle, StreamingSet, preserved_rng, read_item, read_labels, seed_everything
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +37,7 @@ def as_image_set(
     *,
     class_names: tuple[str, ...] | None = None,
     max_resident_bytes: int = MAX_RESIDENT_BYTES,
+    cache_dir: str | Path | None = None,
 ) -> ImageSet | StreamingSet:
     """Turn what a user has into an `ImageSet`, or a `StreamingSet` where images cannot be kept.
 
@@ -45,6 +50,8 @@ def as_image_set(
             (image, label) pairs.
         class_names: One name per class, in label order; without it, the `classes` of the data set.
         max_resident_bytes: Above this size of all pixels a data set is streamed.
+        cache_dir: Folder in which decoded images are kept for the next time; None for none. It serves image folders of
+            torchvision, the only data sets whose content is known without decoding it (see `content_key`).
 
     Raises:
         TypeError: If `source` is a loader, an iterable data set or anything else.
@@ -60,11 +67,12 @@ def as_image_set(
         return ImageSet(images_to_tensor(source[0]), labels_to_tensor(source[1]), class_names)
     if not hasattr(source, "__getitem__") or not hasattr(source, "__len__") or isinstance(source, str | dict):
         raise TypeError(f"{_ACCEPTED}; got {type(source).__name__}.")
-    return _convert_dataset(source, class_names, max_resident_bytes)
+    folder = Path(cache_dir).expanduser() if cache_dir is not None else None
+    return _convert_dataset(source, class_names, max_resident_bytes, folder)
 
 
 def _convert_dataset(
-    dataset: MapStyle, class_names: tuple[str, ...] | None, max_resident_bytes: int
+    dataset: MapStyle, class_names: tuple[str, ...] | None, max_resident_bytes: int, cache_dir: Path | None
 ) -> ImageSet | StreamingSet:
     if len(dataset) == 0:
         raise ValueError("The data set is empty; at least one labelled image is needed.")
@@ -79,19 +87,40 @@ def _convert_dataset(
         return StreamingSet(dataset, read_labels(dataset, checked), names, is_random=True)
     size = first[0][0].numel() * first[0][0].element_size() * len(dataset)
     if size > max_resident_bytes:
+        workers = spare_cores()
         logger.info(
-            "The images would take %.1f GB of memory, more than %.1f GB; they are read each time instead.",
+            "The images would take %.1f GB, too large to hold in memory (more than %.1f GB): read in every epoch, %s.",
             size / 1e9,
             max_resident_bytes / 1e9,
+            f"by {workers} DataLoader worker{'s' * (workers > 1)}" if workers else "in this process (no core is free)",
         )
         return StreamingSet(dataset, read_labels(dataset, checked), names, is_random=False)
+    key = content_key(dataset) if cache_dir is not None else None
     with preserved_rng():
-        resident = _decode(dataset, first[0][0], names)
-        # Rare transforms (an erasing with p = 0.1, say) escape four images; many re-reads catch them.
-        for i in np.linspace(0, len(dataset) - 1, min(REREAD_ITEMS, len(dataset)), dtype=int).tolist():
-            if not _same(_read(dataset, i), (resident.images[i], int(resident.labels[i]))):
-                return StreamingSet(dataset, resident.labels, names, is_random=True)
+        return _decode_once(dataset, first[0][0], names, cache_file(cache_dir, key) if cache_dir and key else None)
+
+
+def _decode_once(
+    dataset: MapStyle, first: Tensor, names: tuple[str, ...] | None, file: Path | None
+) -> ImageSet | StreamingSet:
+    count = len(dataset)
+    if file is not None and (kept := load_arrays(file, {"images": count, "labels": count})) is not None:
+        resident = ImageSet(torch.from_numpy(kept["images"]), torch.from_numpy(kept["labels"]), names)
+        if _agrees(dataset, resident):
+            return resident
+        logger.warning("Decoding again: the images in %s are not those of the data set any more.", file)
+    resident = _decode(dataset, first, names)
+    if not _agrees(dataset, resident):
+        return StreamingSet(dataset, resident.labels, names, is_random=True)
+    if file is not None:
+        save_arrays(file, images=resident.images.numpy(), labels=resident.labels.numpy())
     return resident
+
+
+def _agrees(dataset: MapStyle, resident: ImageSet) -> bool:
+    """Read some items again; rare transforms (an erasing with p = 0.1, say) escape a few probes, but not so many."""
+    positions = np.linspace(0, len(dataset) - 1, min(REREAD_ITEMS, len(dataset)), dtype=int).tolist()
+    return all(_same(_read(dataset, i), (resident.images[i], int(resident.labels[i]))) for i in positions)
 
 
 def _decode(dataset: MapStyle, first: Tensor, class_names: tuple[str, ...] | None) -> ImageSet:
@@ -114,7 +143,7 @@ def _items(dataset: MapStyle) -> Iterator[tuple[int, tuple[Tensor, int]]]:
 
 
 def _read(dataset: MapStyle, position: int) -> tuple[Tensor, int]:
-    image, label = split_item(dataset[position], position)
+    image, label = read_item(dataset, position)
     return image_to_tensor(image), label
 
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
-import struct
-import tempfile
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,14 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from optuna_kd.data.pixels import pil_to_array
+from optuna_kd.data.pixel_cache import CACHE_VERSION, cache_file, load_arrays, save_arrays
+from optuna_kd.data.pixels import UNREADABLE, pil_to_array
 
-logger = logging.getLogger(__name__)
-
-CACHE_VERSION = 1
-"""Raised whenever the same files would be decoded to other pixels."""
 _FILES_A_TASK = 128
-_UNREADABLE = (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -60,12 +52,12 @@ def decode_files(
     Raises:
         ValueError: If a file cannot be read, or sizes differ without `image_size`.
     """
-    cached = cache_dir / f"images-{_cache_key(files, image_size)}.npy" if cache_dir is not None else None
-    if cached is not None and (images := _load_cached(cached, len(files))) is not None:
-        return images
+    cached = cache_file(cache_dir, _cache_key(files, image_size)) if cache_dir is not None else None
+    if cached is not None and (arrays := load_arrays(cached, {"images": len(files)})) is not None:
+        return arrays["images"]
     images = _decode(files, image_size, threads or os.cpu_count() or 1)
     if cached is not None:
-        _save_cached(cached, images)
+        save_arrays(cached, images=images)
     return images
 
 
@@ -103,7 +95,7 @@ def _read_image(path: Path, image_size: int | None) -> np.ndarray:
                 # JPEG decodes to a half, a quarter ... for free; twice the size asked leaves the quality.
                 image.draft(None, (2 * image_size, 2 * image_size))
             pixels = pil_to_array(image)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ValueError(f"Cannot read the image {path}: {error}. Replace or remove it.") from None
     return pixels if image_size is None else _resize_and_crop(pixels, image_size)
 
@@ -123,30 +115,3 @@ def _cache_key(files: Sequence[ImageFile], image_size: int | None) -> str:
     for file in files:
         digest.update(f"\n{file.path.absolute()};{file.size};{file.modified}".encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
-
-
-def _load_cached(path: Path, count: int) -> np.ndarray | None:
-    try:
-        images = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, EOFError) as error:
-        logger.warning("Decoding again: the cache file %s cannot be read (%s).", path, error)
-        return None
-    usable = isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4
-    return images if usable and len(images) == count else None
-
-
-def _save_cached(path: Path, images: np.ndarray) -> None:
-    partial: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
-            partial = file.name
-            np.save(file, images, allow_pickle=False)
-        # Renamed when complete: another process sees the whole file or none.
-        os.replace(partial, path)
-    except OSError as error:
-        logger.warning("Decoded images are not kept: cannot write to %s (%s).", path.parent, error)
-        if partial is not None:
-            Path(partial).unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -83,12 +83,12 @@ class ImageSet:
         Args:
             indices: [M], positions in 0..N-1.
         """
-        index = as_index(indices, len(self)).to(self.labels.device)
+        index = as_index(indices, len(self))
         names = self.class_names
         if names is None:
             # A part may lack the last classes; names made from numbers keep its K equal to the whole's.
             names = tuple(str(label) for label in range(self.num_classes))
-        return ImageSet(self.images[index], self.labels[index], names)
+        return ImageSet(*self._take(index), names)
 
     def batch(self, indices: Indices, view: int | None = None) -> tuple[Tensor, Tensor]:
         """Return images [M, C, H, W] as they are stored and labels [M].
@@ -97,12 +97,37 @@ class ImageSet:
             indices: [M], positions in 0..N-1.
             view: Accepted so that a `StreamingSet` can stand in; the views of a resident image are equal.
         """
-        index = as_index(indices, len(self)).to(self.labels.device)
-        return self.images[index], self.labels[index]
+        return self._take(as_index(indices, len(self)))
+
+    def read_ahead(
+        self, batches: Sequence[Indices], seeds: Sequence[int | None] | None = None, workers: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Return what `batch` gives for each of `batches`.
+
+        Args:
+            batches: [M] each, positions in 0..N-1.
+            seeds: Accepted, like `workers`, so that a `StreamingSet` can stand in; nothing here takes time.
+            workers: See `seeds`.
+        """
+        return (self.batch(batch) for batch, _ in pair_seeds(batches, seeds))
 
     def to(self, device: torch.device | str) -> ImageSet:
-        """Return the same set on `device`."""
-        return ImageSet(self.images.to(device), self.labels.to(device), self.class_names)
+        """Return the same set with its images on `device`: itself where they are there already.
+
+        Labels stay where they are: they are counted, split and drawn from on the CPU, and a batch of them is small.
+        """
+        images = self.images.to(device)
+        if images is self.images:
+            return self
+        moved = ImageSet(images, self.labels, self.class_names)
+        if "checksum" in self.__dict__:  # else all pixels would have to come back for it
+            moved.__dict__["checksum"] = self.checksum
+        return moved
+
+    def _take(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        # Whole images are copied at once; indexing with [] goes element by element.
+        images = self.images.index_select(0, index.to(self.images.device, non_blocking=True))
+        return images, self.labels[index.to(self.labels.device)]
 
 
 def check_labels(labels: Tensor, class_names: tuple[str, ...] | None = None) -> None:
@@ -127,6 +152,11 @@ def check_labels(labels: Tensor, class_names: tuple[str, ...] | None = None) -> 
             f"Labels must be below the number of classes; the highest here is {highest}, "
             f"with {len(class_names)} class names."
         )
+
+
+def pair_seeds(batches: Sequence[Indices], seeds: Sequence[int | None] | None) -> Iterator[tuple[Indices, int | None]]:
+    """Pair batches with their seeds; without any each has None."""
+    return zip(batches, [None] * len(batches) if seeds is None else seeds, strict=True)
 
 
 def as_index(indices: Indices, length: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+UNREADABLE = (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError)
+"""What decoders of images raise for damaged files."""
 CHANNELS = (1, 3, 4)
 """Channel counts by which the channel axis is recognised."""
 

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
-from optuna_kd.data.image_set import Indices, as_index, check_labels
-from optuna_kd.data.pixels import image_to_tensor, split_item
+from optuna_kd.data.image_set import Indices, as_index, check_labels, pair_seeds
+from optuna_kd.data.pixels import UNREADABLE, image_to_tensor, split_item
+from optuna_kd.data.read_ahead import Order, ReadAhead
 from optuna_kd.seeds import derive_seed
 
 CHECKSUM_ITEMS = 4
@@ -90,7 +91,7 @@ class StreamingSet:
     def holds_bytes(self) -> bool:
         """Whether the images come with 8 bits; `batch` scales these to 0..1."""
         with preserved_rng():
-            image, _ = split_item(self.dataset[0], 0)
+            image, _ = read_item(self.dataset, 0)
         return image_to_tensor(image).dtype == torch.uint8
 
     def subset(self, indices: Indices) -> StreamingSet:
@@ -117,6 +118,50 @@ class StreamingSet:
             ValueError: If an item is not an (image, label) pair, or images differ in shape.
         """
         index = as_index(indices, len(self))
+        return self._images((index, seed)), self.labels[index]
+
+    def read_ahead(
+        self, batches: Sequence[Indices], seeds: Sequence[int | None] | None = None, workers: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Read what `batch` gives for each of `batches`, the next ones meanwhile in other processes.
+
+        Processes start when reading here has taken as long as that, and stay. Where they cannot be used (the data set
+        cannot be sent to them, or they are reading for another training) batches are read here.
+
+        Args:
+            batches: [M] each, positions in 0..N-1.
+            seeds: Of each batch; None is view 0 for all.
+            workers: Processes; 0 for none, None for the cores that this process has beside its own.
+
+        Raises:
+            ValueError: If an item cannot be read, is not an (image, label) pair, or images differ in shape.
+            RuntimeError: If a worker process is killed.
+        """
+        orders = [(as_index(batch, len(self)), seed) for batch, seed in pair_seeds(batches, seeds)]
+        for (index, _), images in zip(orders, self._ahead(orders, workers), strict=True):
+            yield images, self.labels[index]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Worker processes belong to the process that started them.
+        return {name: value for name, value in self.__dict__.items() if name != "_ahead"}
+
+    @cached_property
+    def _ahead(self) -> ReadAhead:
+        return ReadAhead(_Images(self.dataset))
+
+    @property
+    def _images(self) -> _Images:
+        return _Images(self.dataset)
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Reads the images of a batch; all that a worker process needs."""
+
+    dataset: MapStyle
+
+    def __call__(self, order: Order) -> Tensor:
+        index, seed = order
         with preserved_rng():
             images = [self._read(position, seed or 0) for position in index.tolist()]
         for position, image in zip(index.tolist(), images, strict=True):
@@ -125,11 +170,11 @@ class StreamingSet:
                     f"Images of one data set must have one shape; item {int(index[0])} is "
                     f"{tuple(images[0].shape)}, item {position} is {tuple(image.shape)}."
                 )
-        return torch.stack(images), self.labels[index]
+        return torch.stack(images)
 
     def _read(self, position: int, seed: int) -> Tensor:
         seed_everything(derive_seed(seed, position, "item"))
-        image, _ = split_item(self.dataset[position], position)
+        image, _ = read_item(self.dataset, position)
         pixels = image_to_tensor(image)
         return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
 
@@ -165,7 +210,20 @@ def read_labels(dataset: MapStyle, checked: Sequence[tuple[int, int]]) -> Tensor
     if labels is not None and all(int(labels[position]) == label for position, label in checked):
         return labels
     with preserved_rng():
-        return torch.tensor([split_item(dataset[i], i)[1] for i in range(len(dataset))])
+        return torch.tensor([read_item(dataset, i)[1] for i in range(len(dataset))])
+
+
+def read_item(dataset: MapStyle, position: int) -> tuple[Any, int]:
+    """Read the image and the label of one item.
+
+    Raises:
+        ValueError: If it cannot be read, or is not an (image, label) pair.
+    """
+    try:
+        item = dataset[position]
+    except UNREADABLE as error:
+        raise ValueError(f"Cannot read item {position} of the data set: {error}. Replace or remove it.") from error
+    return split_item(item, position)
 
 
 def _find_targets(dataset: Any) -> Tensor | None:

@@ -41,13 +41,16 @@ def teacher_answers(task: ImageClassification, indices: Tensor, views: Sequence[
     Raises:
         ValueError: If the outputs of the teacher are not finite.
     """
+    parts = chunks(len(indices))
     for number, view in enumerate(views):
-        for part in chunks(len(indices)):
-            images = clean_images(task, indices[part]) if view is None else view_images(task, view, indices[part])
+        batches = [indices[part] for part in parts]
+        for part, batch, (raw, _) in zip(parts, batches, task.train_set.read_ahead(batches), strict=True):
+            images = task.prepare(raw) if view is None else prepare_view(task, view, batch, raw)
             yield _ask(task, "", number * len(indices) + part.start, images)
     everything = torch.arange(len(task.val_set))
-    for part in chunks(len(everything)):
-        yield _ask(task, "val_", part.start, task.prepare(task.val_set.batch(everything[part])[0]))
+    parts = chunks(len(everything))
+    for part, (raw, _) in zip(parts, task.val_set.read_ahead([everything[part] for part in parts]), strict=True):
+        yield _ask(task, "val_", part.start, task.prepare(raw))
 
 
 def _ask(task: ImageClassification, prefix: str, row: int, images: Tensor) -> Answer:
@@ -61,10 +64,22 @@ def _ask(task: ImageClassification, prefix: str, row: int, images: Tensor) -> An
 
 def view_images(task: ImageClassification, view: int, indices: Tensor) -> Tensor:
     """Give prepared training images [B, C, H, W] in one view: the same pixels every time, for any batching."""
-    raw, _ = task.train_set.batch(indices)
-    if task.augmentation.name != "none":
-        raw = task.augmentation.apply(raw, task.view_table(view)[indices])
-    return task.prepare(raw)
+    return prepare_view(task, view, indices, task.train_set.batch(indices)[0])
+
+
+def prepare_view(task: ImageClassification, view: int, indices: Tensor, raw: Tensor) -> Tensor:
+    """Turn training images, as they are stored or read ahead, into what the networks see of them in one view.
+
+    Args:
+        task: The task.
+        view: Which view.
+        indices: [B], which images they are.
+        raw: [B, C, H, W], on any device; the result is on that of the task.
+    """
+    if task.augmentation.is_identity:
+        return task.prepare(raw)
+    params = task.view_table(view)[indices]
+    return task.augmentation.hide(task.prepare(task.augmentation.apply(raw, params)), params)
 
 
 def clean_images(task: ImageClassification, indices: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from optuna_kd.data import ImageSet, StreamingSet, as_image_set
+from optuna_kd.data import ImageSet, StreamingSet, as_image_set, convert
 from optuna_kd.data.convert import PROBED_ITEMS
 
 
@@ -195,12 +195,19 @@ def test_private_generators_do_not_change_the_checksum() -> None:
     assert build().checksum == build().checksum
 
 
-def test_a_set_too_large_for_memory_is_streamed(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("cores", "how"),
+    [(0, "in this process (no core is free)"), (1, "by 1 DataLoader worker."), (3, "by 3 DataLoader workers.")],
+)
+def test_a_set_too_large_for_memory_is_streamed_and_how_is_said(
+    cores: int, how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(convert, "spare_cores", lambda: cores)
     with caplog.at_level(logging.INFO, logger="optuna_kd"):
         data = as_image_set(Items(10, grey), max_resident_bytes=100)
     assert isinstance(data, StreamingSet)
     assert not data.is_random
-    assert "memory" in caplog.text
+    assert f"too large to hold in memory (more than 0.0 GB): read in every epoch, {how}" in caplog.text
     images, _ = data.batch([3, 9])
     assert images.dtype == torch.float32
     assert torch.allclose(images[:, 0, 0, 0], torch.tensor([3.0, 9.0]) / 255)
