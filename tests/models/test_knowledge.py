@@ -243,3 +243,14 @@ def test_teacher_refuses_other_modes_and_closes() -> None:
         FrozenTeacher(model, ["layer3"], "batch")  # type: ignore[arg-type]
     FrozenTeacher(model, ["layer3"]).close()
     assert hooks(model) == 0
+
+
+def test_an_observer_travels_to_another_process() -> None:
+    """A task carries its teacher's to the workers."""
+    observer, images = Observer(small().eval(), ["layer3"]), batch()
+    copied = pickle.loads(pickle.dumps(observer))
+    assert torch.equal(copied(images).features[0], observer(images).features[0])
+    copied.close()
+    assert (hooks(copied.model), hooks(observer.model)) == (0, 1)
+    with pytest.raises(RuntimeError, match="closed"):
+        pickle.loads(pickle.dumps(copied))(images)
