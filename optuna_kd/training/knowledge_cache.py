@@ -28,7 +28,7 @@ def load_or_build(
     *,
     wait: float,
     say: Callable[[str], object],
-) -> tuple[Loaded, bool] | None:
+) -> tuple[Loaded, bool]:
     """Load a file, building it first where it is missing or damaged.
 
     It is written beside its place and renamed when complete, so others see the whole file or none. The lock is the
@@ -42,19 +42,17 @@ def load_or_build(
         say: Told of damage and of waiting.
 
     Returns:
-        What was loaded, and whether it was built here; None if another process did not finish in time.
+        What was loaded, and whether it was built here.
 
     Raises:
-        NotStoredError: If the folder or the file cannot be written.
+        NotStoredError: If the folder or the file cannot be written, or another process did not finish in time.
     """
     loaded, damage = _try(load, path)
     if loaded is not None:
         return loaded, False
     if damage is not None:
         say(f"{path} cannot be used ({damage}): it is built again")
-    with _lock(path, wait, say) as taken:
-        if not taken:
-            return None
+    with _lock(path, wait, say):
         loaded, _ = _try(load, path)  # somebody may have built it just now
         if loaded is not None:
             return loaded, False
@@ -91,8 +89,8 @@ def _build(path: Path, build: Callable[[Path], None]) -> None:
 
 
 @contextlib.contextmanager
-def _lock(path: Path, wait: float, say: Callable[[str], object]) -> Iterator[bool]:
-    """Hold the lock of a file, which is deleted afterwards; give False if others held it for too long."""
+def _lock(path: Path, wait: float, say: Callable[[str], object]) -> Iterator[None]:
+    """Hold the lock of a file, which is deleted afterwards."""
     lock = path.with_name(f"{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,10 +100,9 @@ def _lock(path: Path, wait: float, say: Callable[[str], object]) -> Iterator[boo
     except OSError as error:
         raise NotStoredError(error.strerror or str(error)) from None
     if descriptor is None:
-        yield False
-        return
+        raise NotStoredError(f"another process has not stored it within {wait:g} s")
     try:
-        yield True
+        yield
     finally:
         with contextlib.suppress(OSError):  # Windows keeps a file that is open
             lock.unlink(missing_ok=True)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from optuna_kd.registry import suggest_name
@@ -20,9 +17,52 @@ from optuna_kd.training.teacher_answers import CHUNK
 
 LIMIT = 2 * 2**30  # bytes that are stored without asking
 MODES = ("auto", "replay", "aligned", "online")
-PLACES = ("auto", "memory", "device", "disk")
+PLACES = ("auto", "disk", "device", "memory")
 HEADER = 2**14  # bytes that header and alignment of a file take at most, for images of up to 100 channels
-DEVICE_SHARE = 0.5  # of the free memory of a device; the students need the rest
+
+
+@dataclass(frozen=True)
+class KnowledgeChoices:
+    """What may be stored of the teacher's knowledge, and where.
+
+    Args:
+        mode: "replay", "aligned" (approximate), "online", or "auto", which is exact: replay of all training images, or
+            else of those that are trained on, where that fits `limit` and pays back, that is, where fewer views are
+            stored than would be asked for in `epochs`; else online.
+        limit: Bytes that may be stored, those of the validation images and one chunk of outputs included.
+        directory: For files; None for none.
+        keep: Whether a file that is written here stays; else it is deleted on `close` or when this process ends.
+        place: "disk" (half precision, memory-mapped, in `directory`), "device" (float32, by the teacher), "memory"
+            (float32), or "auto": the disk where there is a directory, else the device, else the memory.
+        epochs: How many will be trained on these images altogether; None if that is not known, but many.
+        wait: Seconds to wait for another process that is storing the same.
+
+    Raises:
+        UnknownNameError: For an unknown mode or place.
+        ValueError: For arguments that are out of range or do not go together.
+    """
+
+    mode: str = "auto"
+    limit: int = LIMIT
+    directory: str | Path | None = None
+    keep: bool = True
+    place: str = "auto"
+    epochs: float | None = None
+    wait: float = 600.0
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("mode", self.mode, MODES), ("place", self.place, PLACES)):
+            if value not in known:
+                raise suggest_name(f"{name} of stored knowledge", value, known)
+        if self.place == "disk" and self.directory is None:
+            raise ValueError("place='disk' needs a directory.")
+        if self.limit < 0 or (self.epochs is not None and self.epochs < 0):
+            raise ValueError(
+                f"limit (bytes) and epochs cannot be negative; got limit={self.limit!r}, epochs={self.epochs!r}."
+            )
+
+
+DEFAULT = KnowledgeChoices()
 
 
 @dataclass(frozen=True)
@@ -31,7 +71,7 @@ class KnowledgePlan:
 
     Args:
         mode: "replay", "aligned" or "online".
-        place: "memory", "device" or "disk"; "" for online.
+        place: "disk", "device" or "memory"; "" stores nothing.
         images: Which training images [N]; None for all.
         count: N.
         total: How many training images there are.
@@ -42,7 +82,7 @@ class KnowledgePlan:
         epochs: How many are to be trained; None if unknown.
         file: Where on disk.
         exists: Whether this file is there already.
-        reason: Why the teacher is asked online.
+        reason: Why nothing is stored.
     """
 
     mode: str
@@ -62,9 +102,18 @@ class KnowledgePlan:
     def __str__(self) -> str:
         if self.mode == "online":
             return f"online: {self.reason}"
-        where = f"in half precision in {self.file}" if self.place == "disk" else f"on the {self.place}"
-        where = "in memory" if self.place == "memory" else where
+        if not self.place:
+            what = "the clean images" if self.mode == "aligned" else f"the same {self.views} views of each image"
+            return f"{self.mode}: the teacher is asked in every step, about {what}: {self.reason}"
+        where = f"in half precision in {self.file}" if self.place == "disk" else self.where
         return f"{self.mode}: {self._what()}, {format_bytes(self.size)} {where}; {self._when()}"
+
+    @property
+    def where(self) -> str:
+        """The place, in words."""
+        if self.file is not None:
+            return f"in {self.file.parent}"
+        return "in memory" if self.place == "memory" else f"on the {self.place}"
 
     def obstacle(self, limit: int, *, must_pay: bool) -> str | None:
         """Say why this cannot or should not be done, if so.
@@ -77,10 +126,6 @@ class KnowledgePlan:
             return f"storing {self._what()} would pay back {self._after()}, and {self.epochs:g} are to be trained"
         if self.peak > limit:
             return f"{self._what()} would take {format_bytes(self.peak)}, more than the limit of {format_bytes(limit)}"
-        free = self._free()
-        if free is not None and self.peak > free and not self.exists:
-            what = f"free in {self.file.parent}" if self.file is not None else "to spare on the device"
-            return f"{self._what()} would take {format_bytes(self.peak)}, and {format_bytes(free)} are {what}"
         return None
 
     def _what(self) -> str:
@@ -99,92 +144,78 @@ class KnowledgePlan:
         epochs = math.ceil(self.pays_back)
         return f"after {epochs} epoch{'s' if epochs > 1 else ''}"
 
-    def _free(self) -> int | None:
-        if self.place == "device" and torch.cuda.is_available():
-            return int(DEVICE_SHARE * torch.cuda.mem_get_info()[0])
-        if self.file is None:
-            return None
-        folder = next((folder for folder in self.file.parents if folder.is_dir()), None)
-        return None if folder is None else shutil.disk_usage(folder).free
-
 
 def plan_knowledge(
-    task: ImageClassification,
-    images: Tensor | None = None,
-    *,
-    mode: str = "auto",
-    epochs: float | None = None,
-    limit: int = LIMIT,
-    place: str = "auto",
-    directory: str | Path | None = None,
+    task: ImageClassification, choices: KnowledgeChoices = DEFAULT, images: Tensor | None = None
 ) -> KnowledgePlan:
-    """Decide what of the teacher's knowledge is stored, and where; see `prepare_knowledge` for the arguments.
+    """Decide what of the teacher's knowledge is stored, and where.
 
-    Raises:
-        UnknownNameError: For an unknown mode or place.
-        ValueError: For arguments that are out of range or do not go together.
+    The mode, and the images that it holds for, decide what students see. So they follow from the arguments, never from
+    what is free on a disk or a device: a study that goes on later, or elsewhere, goes on with the same views.
+
+    Args:
+        task: The task.
+        choices: What may be stored, and where.
+        images: Indices [N] of the training images that the proxies see; None for all.
     """
-    for name, value, known in (("mode", mode, MODES), ("place", place, PLACES)):
-        if value not in known:
-            raise suggest_name(f"{name} of stored knowledge", value, known)
-    if place == "disk" and directory is None:
-        raise ValueError("place='disk' needs a directory.")
-    if limit < 0 or (epochs is not None and epochs < 0):
-        raise ValueError(f"limit (bytes) and epochs cannot be negative; got limit={limit!r}, epochs={epochs!r}.")
+    if choices.mode == "aligned" and task.augmentation.cut:
+        raise ValueError(
+            "Aligned knowledge cannot follow cutout: what the teacher would say without the hidden part is not in its "
+            "answer about the whole image. Store views (replay), ask online, or augment without cutout."
+        )
     if task.is_streaming:
         return KnowledgePlan("online", reason="the training images change between two reads")
-    if mode == "online":
+    if choices.mode == "online":
         return KnowledgePlan("online", reason="as asked")
-    folder = Path(directory) if directory is not None else None
+    total = len(task.train_set)
+    trained = total if images is None else len(images)
+    mode = "replay" if choices.mode == "auto" else choices.mode
+    views = 1 if mode == "aligned" else task.views
     obstacle = ""
-    for plan in _candidates(task, images, "replay" if mode == "auto" else mode, epochs, place, folder):
+    for chosen in (None, images) if trained < total else (None,):  # more images before fewer
+        count = total if chosen is None else trained
+        pays_back = views * count / trained
+        plan = KnowledgePlan(mode, "", chosen, count, total, views, pays_back=pays_back, epochs=choices.epochs)
+        plan = _placed(task, choices, plan, _places(task, choices)[0])
         # What is asked for by name is done also where it does not pay; the limit holds for all.
-        found = plan.obstacle(limit, must_pay=mode == "auto")
+        found = plan.obstacle(choices.limit, must_pay=choices.mode == "auto")
         if found is None:
             return plan
         obstacle = found
     return KnowledgePlan("online", reason=obstacle)
 
 
-def _candidates(
-    task: ImageClassification, images: Tensor | None, mode: str, epochs: float | None, place: str, folder: Path | None
-) -> Iterator[KnowledgePlan]:
-    """Give what could be stored, best first: more images before fewer, float32 before half precision."""
-    total = len(task.train_set)
-    trained = total if images is None else len(images)
-    views = 1 if mode == "aligned" else task.views
-    for chosen in (None, images) if trained < total else (None,):
-        count = total if chosen is None else len(chosen)
-        table = 0 if chosen is None else 8 * total
-        chunk = knowledge_bytes(task, min(max(count, len(task.val_set)), CHUNK), views=1, validation=0)
-        on_disk = knowledge_bytes(task, count, views=views, map_bytes=2) + table
-        in_memory = knowledge_bytes(task, count, views=views) + table
-        file = None if folder is None else folder / file_name(task, mode, chosen)
-        exists = file is not None and file.is_file()
-        for where in _places(task, place, file, exists):
-            yield KnowledgePlan(
-                mode, where, chosen, count, total, views,
-                size=on_disk if where == "disk" else in_memory,
-                peak=on_disk + HEADER if where == "disk" else in_memory + chunk,
-                pays_back=views * count / trained,
-                epochs=epochs,
-                file=file if where == "disk" else None,
-                exists=exists and where == "disk",
-            )  # fmt: skip
+def plan_elsewhere(task: ImageClassification, choices: KnowledgeChoices, failed: KnowledgePlan) -> KnowledgePlan:
+    """Plan the same views of the same images for the next place, where one has failed; in the end for none."""
+    places, reason = _places(task, choices), "there is no room"
+    for place in places[places.index(failed.place) + 1 :]:
+        plan = _placed(task, choices, failed, place)
+        found = plan.obstacle(choices.limit, must_pay=False)
+        if found is None:
+            return plan
+        reason = found
+    return replace(failed, place="", size=0, peak=0, file=None, exists=False, reason=reason)
 
 
-def _places(task: ImageClassification, place: str, file: Path | None, exists: bool) -> Iterator[str]:
-    has_device = task.device.type != "cpu"
-    if place != "auto":
-        yield "memory" if place == "device" and not has_device else place
-        return
-    if exists:
-        yield "disk"
-    if has_device:
-        yield "device"
-    yield "memory"
-    if file is not None and not exists:
-        yield "disk"
+def _places(task: ImageClassification, choices: KnowledgeChoices) -> list[str]:
+    """List the places that may be tried, in order."""
+    wanted = choices.place
+    if wanted == "auto":
+        wanted = "device" if choices.directory is None else "disk"
+    places = PLACES[PLACES.index(wanted) :]
+    return [place for place in places if place != "device" or task.device.type != "cpu"]
+
+
+def _placed(task: ImageClassification, choices: KnowledgeChoices, plan: KnowledgePlan, place: str) -> KnowledgePlan:
+    table = 0 if plan.images is None else 8 * plan.total
+    if place == "disk":
+        assert choices.directory is not None
+        file = Path(choices.directory) / file_name(task, plan.mode, plan.images)
+        size = knowledge_bytes(task, plan.count, views=plan.views, map_bytes=2) + table
+        return replace(plan, place=place, size=size, peak=size + HEADER, file=file, exists=file.is_file())
+    size = knowledge_bytes(task, plan.count, views=plan.views) + table
+    chunk = knowledge_bytes(task, min(max(plan.count, len(task.val_set)), CHUNK), views=1, validation=0)
+    return replace(plan, place=place, size=size, peak=size + chunk, file=None, exists=False)
 
 
 def knowledge_bytes(

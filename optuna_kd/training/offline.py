@@ -8,11 +8,15 @@ same data augmentation". That can be had in two ways, and sometimes it does not 
 - aligned: only the clean image is stored, and its maps are moved and mirrored as the image is. Every epoch shows a
   new view, but the maps are far off (see `alignment`), so this is done only where it is asked for by name.
 - online: nothing is stored.
+
+The mode decides which views the students see, so a search keeps to it. Where storing fails, because a disk is full or
+the memory too small, the same mode goes on with a teacher that is asked in every step.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import shutil
 from collections.abc import Callable, Iterator
@@ -26,12 +30,17 @@ from optuna_kd.training.alignment import AlignmentError, measure_alignment
 from optuna_kd.training.knowledge_cache import load_or_build
 from optuna_kd.training.knowledge_file import DamagedFileError, KnowledgeWriter, NotStoredError, read_knowledge_file
 from optuna_kd.training.knowledge_plan import (
+    DEFAULT,
     LIMIT,
+    KnowledgeChoices,
     KnowledgePlan,
     format_bytes,
     knowledge_bytes,
+    plan_elsewhere,
     plan_knowledge,
 )
+from optuna_kd.training.memory import memory_guard
+from optuna_kd.training.rejection import OutOfMemory
 from optuna_kd.training.stored import (
     AlignedKnowledge,
     KnowledgeMismatchError,
@@ -44,58 +53,35 @@ from optuna_kd.training.teacher_answers import chunks, teacher_answers, view_ima
 
 logger = logging.getLogger(__name__)
 Say = Callable[[str], object]
+DEVICE_SHARE = 0.5  # of the free memory of a device; the students need the rest
 MAPS = ("features", "val_features")  # what is kept in half precision; logits are small, and softmax feels rounding
 
 
 def prepare_knowledge(
     task: ImageClassification,
+    choices: KnowledgeChoices = DEFAULT,
     images: Tensor | None = None,
     *,
-    mode: str = "auto",
-    epochs: float | None = None,
-    limit: int = LIMIT,
-    place: str = "auto",
-    directory: str | Path | None = None,
-    keep: bool = True,
-    wait: float = 600.0,
     say: Say = logger.info,
 ) -> TeacherKnowledge | None:
     """Store the teacher's knowledge where that saves time and fits, and say so before.
 
-    "auto" is exact: replay of all training images, or else of `images`, where it fits `limit` and pays back, that
-    is, where fewer views are stored than would be asked for in `epochs`; else online.
-
     Args:
         task: The task.
+        choices: What may be stored, and where.
         images: Indices [N] of the training images that the proxies see; None for all.
-        mode: "auto", "replay", "aligned" (approximate) or "online".
-        epochs: How many will be trained on these images altogether; None if that is not known, but many.
-        limit: Bytes that may be stored, those of the validation images and one chunk of outputs included.
-        place: "memory" (float32), "device" (likewise, where the teacher is), "disk" (half precision, memory-mapped,
-            in `directory`), or "auto": what is on disk already, then the device, the memory, the disk.
-        directory: For files; None for none.
-        keep: Whether a file that is written here stays; else it is deleted on `close` or when this process ends.
-        wait: Seconds to wait for another process that is storing the same.
         say: Called with one line before anything is computed or written, and with one for each thing to know.
 
     Returns:
-        The knowledge; None to ask the teacher online.
+        The knowledge, which asks the teacher itself if it could not be stored; None to show new views in every epoch
+        and ask the teacher about them.
 
     Raises:
-        UnknownNameError: For an unknown mode or place.
-        ValueError: If arguments are out of range, or the outputs of the teacher are not finite.
+        ValueError: If the outputs of the teacher are not finite.
     """
-    plan = plan_knowledge(task, images, mode=mode, epochs=epochs, limit=limit, place=place, directory=directory)
+    plan = plan_knowledge(task, choices, images)
     say(str(plan))
-    if plan.mode == "online":
-        return None
-    if plan.file is None:
-        return _in_memory(task, plan, say)
-    try:
-        return _on_disk(task, plan, plan.file, keep, wait, say)
-    except NotStoredError as error:
-        say(f"The teacher's outputs cannot be kept in {plan.file.parent} ({error}): going on without")
-    return prepare_knowledge(task, images, mode=mode, epochs=epochs, limit=limit, say=say)
+    return None if plan.mode == "online" else _stored(task, choices, plan, say)
 
 
 def store_knowledge(task: ImageClassification, indices: Tensor | None = None) -> TeacherKnowledge:
@@ -121,44 +107,57 @@ def store_affordable(task: ImageClassification, proxy_images: Tensor, limit: int
         proxy_images: Indices of the training images of a proxy.
         limit: Bytes.
     """
-    plan = plan_knowledge(task, proxy_images, limit=limit)
+    choices = KnowledgeChoices(limit=limit)
+    plan = plan_knowledge(task, choices, proxy_images)
     if plan.mode == "online" and not task.is_streaming:  # a streaming task has said so itself
         logger.warning("The teacher is asked in every step: %s.", plan.reason)
-    return None if plan.mode == "online" else _in_memory(task, plan, logger.info)
+    return None if plan.mode == "online" else _stored(task, choices, plan, logger.warning)
+
+
+def _stored(task: ImageClassification, choices: KnowledgeChoices, plan: KnowledgePlan, say: Say) -> TeacherKnowledge:
+    """Store by a plan; where that fails in the next place, and in the end nothing, which asks the teacher instead."""
+    while plan.place:
+        try:
+            with memory_guard("asking the teacher"):
+                if plan.file is not None:
+                    return _on_disk(task, choices, plan, plan.file, say)
+                return _in_memory(task, plan, say)
+        except (NotStoredError, OutOfMemory) as error:
+            say(f"The teacher's outputs cannot be kept {plan.where} ({error}): going on without")
+        plan = plan_elsewhere(task, choices, plan)
+        say(str(plan))
+    return knowledge_from(task, _description(task, plan), _arrays(task, plan, rows=False))
 
 
 def _in_memory(task: ImageClassification, plan: KnowledgePlan, say: Say) -> TeacherKnowledge:
-    device = task.device if plan.place == "device" else torch.device("cpu")
+    device = torch.device("cpu")
+    if plan.place == "device":
+        device = task.device
+        _require(plan, int(DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else plan.peak)
     # Whole from the start: collecting chunks and joining them would take twice the memory.
-    arrays = {name: torch.empty(shape, device=device) for name, shape in _shapes(task, plan).items() if name != "rows"}
+    arrays = _arrays(task, plan, device=device)
     for name, row, values in _answers(task, plan):
         arrays[name][row : row + len(values)] = values
-    if plan.images is not None:
-        arrays["rows"] = _rows(task, plan.images)
     return knowledge_from(task, {**_description(task, plan), **_figures(task, plan, say)}, arrays)
 
 
 def _on_disk(
-    task: ImageClassification, plan: KnowledgePlan, file: Path, keep: bool, wait: float, say: Say
-) -> TeacherKnowledge | None:
+    task: ImageClassification, choices: KnowledgeChoices, plan: KnowledgePlan, file: Path, say: Say
+) -> TeacherKnowledge:
     def load(path: Path) -> TeacherKnowledge:
         try:
             return knowledge_from(task, *read_knowledge_file(path), file=path)
         except KnowledgeMismatchError:
             raise DamagedFileError("it belongs to something else") from None
 
-    found = load_or_build(file, load, lambda path: _write(task, plan, path, say), wait=wait, say=say)
-    if found is None:
-        say(f"online: after {wait:g} s {file.name} is still not there")
-        return None
-    knowledge, is_new = found
+    build = functools.partial(_write, task, plan, say)
+    knowledge, is_new = load_or_build(file, load, build, wait=choices.wait, say=say)
     # What was there before is somebody else's and stays.
-    return knowledge if keep or not is_new else dataclasses.replace(knowledge, is_temporary=True)
+    return knowledge if choices.keep or not is_new else dataclasses.replace(knowledge, is_temporary=True)
 
 
-def _write(task: ImageClassification, plan: KnowledgePlan, path: Path, say: Say) -> None:
-    if (free := shutil.disk_usage(path.parent).free) < plan.peak:
-        raise NotStoredError(f"{format_bytes(plan.peak)} are needed, {format_bytes(free)} are free")
+def _write(task: ImageClassification, plan: KnowledgePlan, say: Say, path: Path) -> None:
+    _require(plan, shutil.disk_usage(path.parent).free)
     writer = KnowledgeWriter(path, _shapes(task, plan), MAPS, _description(task, plan))
     try:
         for name, row, values in _answers(task, plan):
@@ -171,6 +170,11 @@ def _write(task: ImageClassification, plan: KnowledgePlan, path: Path, say: Say)
     wide = any(writer.dtypes[name] == "bfloat16" for name in MAPS)
     kind = "bfloat16, because float16 does not hold them" if wide else "float16"
     say(f"The maps are rounded to {kind}: {100 * writer.rounding:.3f} % off")
+
+
+def _require(plan: KnowledgePlan, free: int) -> None:
+    if free < plan.peak:
+        raise NotStoredError(f"{format_bytes(plan.peak)} are needed, {format_bytes(free)} are free")
 
 
 def _answers(task: ImageClassification, plan: KnowledgePlan) -> Iterator[tuple[str, int, Tensor]]:
@@ -187,6 +191,15 @@ def _shapes(task: ImageClassification, plan: KnowledgePlan) -> dict[str, tuple[i
     shapes: dict[str, tuple[int, ...]] = {"features": (rows, *maps), "logits": (rows, classes)}
     shapes |= {"val_features": (held_out, *maps), "val_logits": (held_out, classes)}
     return shapes if plan.images is None else {**shapes, "rows": (len(task.train_set),)}
+
+
+def _arrays(
+    task: ImageClassification, plan: KnowledgePlan, *, device: torch.device | None = None, rows: bool = True
+) -> dict[str, Tensor]:
+    """Make the arrays to be filled, or those that hold nothing."""
+    shapes = {name: shape if rows else (0, *shape[1:]) for name, shape in _shapes(task, plan).items()}
+    arrays = {name: torch.empty(shape, device=device) for name, shape in shapes.items() if name != "rows"}
+    return arrays if plan.images is None else {**arrays, "rows": _rows(task, plan.images)}
 
 
 def _rows(task: ImageClassification, images: Tensor) -> Tensor:
@@ -211,6 +224,7 @@ __all__ = [
     "LIMIT",
     "AlignedKnowledge",
     "AlignmentError",
+    "KnowledgeChoices",
     "KnowledgeMismatchError",
     "KnowledgePlan",
     "TeacherKnowledge",

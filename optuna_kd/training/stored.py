@@ -1,4 +1,8 @@
-"""Stored knowledge: what the teacher said before the search, handed out batch by batch during it."""
+"""Stored knowledge: what the teacher said before the search, handed out batch by batch during it.
+
+Storing only saves time. Where it was not possible, knowledge of the same mode holds nothing and asks the teacher
+about the same pixels in every step, so trainings with either of them compare.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,10 @@ import json
 import os
 import shutil
 import weakref
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -18,6 +22,7 @@ from optuna_kd.models.knowledge import Knowledge
 from optuna_kd.training.alignment import align_maps
 from optuna_kd.training.knowledge_file import DamagedFileError, KnowledgeWriter, NotStoredError, read_knowledge_file
 from optuna_kd.training.task import ImageClassification
+from optuna_kd.training.teacher_answers import clean_images, view_images
 
 
 class KnowledgeMismatchError(ValueError):
@@ -28,14 +33,17 @@ class KnowledgeMismatchError(ValueError):
 class TeacherKnowledge:
     """Replay: what the teacher says about every view of the training images and about the validation images.
 
+    Without any rows it asks the teacher whenever it is asked.
+
     Args:
+        task: The task.
         key: What it belongs to: teacher, layer, data, preprocessing.
         features: Maps of the training views [V, N, C, H, W].
         logits: Logits of the training views [V, N, K].
         val_features: Maps of the validation images [M, C, H, W].
         val_logits: Logits of the validation images [M, K].
-        rows: Where the outputs for each training image stand [images], -1 for those that were not stored;
-            None if all were.
+        rows: Where the outputs for each training image stand [images], -1 for those that it is not about; None if it
+            is about all.
         figures: What was measured when it was stored: `rounding`, ‖rounded − exact‖ / ‖exact‖ of the maps in half
             precision; for `AlignedKnowledge` what `AlignmentError` holds.
         file: Where it is mapped from, if it is.
@@ -44,6 +52,7 @@ class TeacherKnowledge:
 
     mode: ClassVar[str] = "replay"
 
+    task: ImageClassification
     key: Mapping[str, str]
     features: Tensor
     logits: Tensor
@@ -63,16 +72,25 @@ class TeacherKnowledge:
         """V, the number of views: epoch e shows view e mod V. None if every epoch shows a new one."""
         return len(self.logits)
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether anything is stored; else the teacher is asked in every step."""
+        return len(self.val_logits) > 0
+
     def covers(self, indices: Tensor) -> bool:
-        """Tell whether the outputs for all these training images are stored."""
+        """Tell whether this is about all these training images."""
         return self.rows is None or bool((self.rows[indices] >= 0).all())
 
     def batch(self, view: int, indices: Tensor, device: torch.device) -> Knowledge:
         """Give the knowledge of some images [B] in one view."""
+        if not self.is_stored:
+            return self._ask(view_images(self.task, view, indices), device)
         return self._rows_of(view, indices, device)
 
     def validation(self, indices: Tensor, device: torch.device) -> Knowledge:
         """Give the knowledge of some validation images [B]."""
+        if not self.is_stored:
+            return self._ask(self.task.prepare(self.task.val_set.batch(indices)[0]), device)
         return Knowledge(
             (self.val_features[indices].to(device, torch.float32),),
             self.val_logits[indices].to(device, torch.float32),
@@ -96,6 +114,18 @@ class TeacherKnowledge:
                 + "; ".join(differences)
                 + ". Store it again for this task."
             )
+
+    def unstored(self) -> Self:
+        """Give the same with nothing stored."""
+        return replace(
+            self,
+            features=self.features[:, :0],
+            logits=self.logits[:, :0],
+            val_features=self.val_features[:0],
+            val_logits=self.val_logits[:0],
+            file=None,
+            is_temporary=False,
+        )
 
     def save(self, path: str | Path) -> None:
         """Write to one file, atomically: in float32, or as it is where it is mapped from a file.
@@ -138,6 +168,10 @@ class TeacherKnowledge:
         if self.is_temporary:
             self._deletion()  # type: ignore[attr-defined]
 
+    def _ask(self, images: Tensor, device: torch.device) -> Knowledge:
+        known = self.task.teacher_knowledge(images)
+        return Knowledge((known.features[0].to(device, torch.float32),), known.logits.to(device, torch.float32))
+
     def _rows_of(self, view: int, indices: Tensor, device: torch.device) -> Knowledge:
         if self.rows is not None:
             indices = self.rows[indices]
@@ -168,18 +202,9 @@ class AlignedKnowledge(TeacherKnowledge):
 
     `features` and `logits` hold one view, V = 1. Every epoch shows a new view; its logits are those of the clean
     image. `figures` say how far off that is, see `optuna_kd.training.alignment.AlignmentError`.
-
-    Args:
-        table: Gives the augmentation of all training images in one view, [images, 3]: `task.view_table`.
-        pad: `Augmentation.pad` of the task.
-        image_size: (H, W) of the images.
     """
 
     mode: ClassVar[str] = "aligned"
-
-    table: Callable[[int], Tensor] | None = None
-    pad: int = 0
-    image_size: tuple[int, int] = (1, 1)
 
     @property
     def views(self) -> None:
@@ -188,9 +213,12 @@ class AlignedKnowledge(TeacherKnowledge):
 
     def batch(self, view: int, indices: Tensor, device: torch.device) -> Knowledge:
         """Give the knowledge of some images [B] in one view."""
-        assert self.table is not None
-        clean = self._rows_of(0, indices, device)
-        maps = align_maps(clean.features[0], self.table(view)[indices], self.pad, self.image_size)
+        if self.is_stored:
+            clean = self._rows_of(0, indices, device)
+        else:
+            clean = self._ask(clean_images(self.task, indices), device)
+        moves, (_, height, width) = self.task.view_table(view)[indices], self.task.image_shape
+        maps = align_maps(clean.features[0], moves, self.task.augmentation.pad, (height, width))
         return Knowledge((maps,), clean.logits)
 
 
@@ -202,7 +230,7 @@ def knowledge_from(
     Args:
         task: The task.
         description: `mode`, `key` and `views`; all else are figures.
-        arrays: By name; `rows` may be missing.
+        arrays: By name; `rows` may be missing, and all others be without rows.
         **more: Other arguments of the class.
 
     Raises:
@@ -210,13 +238,11 @@ def knowledge_from(
     """
     figures = dict(description)
     mode, key, views = figures.pop("mode"), figures.pop("key"), figures.pop("views")
-    fields = {name: arrays[name].unflatten(0, (views, -1)) for name in ("features", "logits")}
-    fields |= {name: arrays[name] for name in ("val_features", "val_logits", "rows") if name in arrays}
-    if mode == "aligned":
-        augmentation, (_, height, width) = task.augmentation, task.image_shape
-        more |= {"table": task.view_table, "pad": augmentation.pad, "image_size": (height, width)}
+    fields: dict[str, Any] = {name: arrays[name] for name in ("val_features", "val_logits", "rows") if name in arrays}
+    for name in ("features", "logits"):
+        fields[name] = arrays[name].unflatten(0, (views, len(arrays[name]) // views))
     kind = AlignedKnowledge if mode == "aligned" else TeacherKnowledge
-    knowledge = kind(key=key, **fields, figures=figures, **more)
+    knowledge = kind(task=task, key=key, **fields, figures=figures, **more)
     knowledge.check(task)
     return knowledge
 

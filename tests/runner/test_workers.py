@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import torch
 from loky.process_executor import TerminatedWorkerError
 
 from optuna_kd.runner import workers as workers_module
-from optuna_kd.runner.workers import RESTARTS, Job, Workers, WorkersDiedError, share_of_cores
+from optuna_kd.runner.workers import MALLOC, RESTARTS, Job, Workers, WorkersDiedError, share_of_cores
 
 posix = pytest.mark.skipif(os.name != "posix", reason="kills processes by signal")
 
@@ -131,6 +132,36 @@ def test_two_processes_run_closures_with_their_context(two: Workers[dict[str, in
     assert {key: outcome.result[0] for key, outcome in outcomes.items()} == {str(n): 107 + n for n in range(6)}
     assert os.getpid() not in {outcome.result[1] for outcome in outcomes.values()}
     assert {outcome.result[2] for outcome in outcomes.values()} == {1}
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="how glibc keeps memory")
+def test_two_processes_keep_the_memory_of_a_step_for_the_next(two: Workers[dict[str, int]]) -> None:
+    import resource  # not on Windows
+
+    def step() -> None:
+        tensors = [torch.ones(2**20) for _ in range(12)]  # 4 MB each
+        del tensors
+
+    def page_faults(_: object) -> int:
+        for _ in range(8):  # until the heap is large enough
+            step()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(5):
+            step()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    (outcome,) = two.run([Job("steps", page_faults)])
+    assert outcome.result < 5_000  # each step touches 12,288 pages
+
+
+def test_what_the_user_has_set_for_malloc_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Workers(2, lambda: None)._environment() == {
+        "OMP_NUM_THREADS": str(share_of_cores(2)),
+        "MKL_NUM_THREADS": str(share_of_cores(2)),
+        **MALLOC,
+    }
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000")
+    assert Workers(2, lambda: None)._environment()["MALLOC_TRIM_THRESHOLD_"] == "1000"
 
 
 def test_two_processes_give_outcomes_as_they_finish(two: Workers[dict[str, int]]) -> None:

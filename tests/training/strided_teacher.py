@@ -59,14 +59,14 @@ def strided_task(teacher: nn.Module | None = None, **changes: Any) -> Any:
 
 def main(directory: str, seconds: str) -> None:
     """Store the knowledge of a slow teacher on disk; print what is said, and a figure of what came out."""
-    from optuna_kd.training.offline import prepare_knowledge
+    from optuna_kd.training.offline import KnowledgeChoices, prepare_knowledge
 
     teacher = StridedTeacher()
     task = strided_task(teacher)
     teacher.seconds = float(seconds)
     print("ready", flush=True)
     sys.stdin.readline()
-    known = prepare_knowledge(task, mode="replay", place="disk", directory=Path(directory), say=print)
+    known = prepare_knowledge(task, KnowledgeChoices(mode="replay", directory=Path(directory)), say=print)
     assert known is not None
     print(f"sum {float(known.features.double().sum()):.6f}", flush=True)
 

@@ -19,6 +19,7 @@ from optuna_kd.training import (
     store_knowledge,
     teacher_answers,
 )
+from optuna_kd.training.lesson import Batch
 from optuna_kd.training.offline import chunks, knowledge_bytes, store_affordable, view_images
 
 Make = Callable[..., ImageClassification]
@@ -170,8 +171,8 @@ def test_a_teacher_that_is_not_finite_is_refused(make_task: Make, make_teacher: 
 class Online(StudentTraining):
     """Keeps the teacher's answers of every step."""
 
-    def ask_teacher(self, view: int, batch: Tensor, images: Tensor) -> Any:
-        known = super().ask_teacher(view, batch, images)
+    def ask_teacher(self, batch: Batch) -> Any:
+        known = super().ask_teacher(batch)
         self.asked = [*getattr(self, "asked", []), known]
         return known
 

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from optuna_kd.recipe import ProxyConfig, Recipe
 from optuna_kd.training import ImageClassification, StudentTraining, TeacherKnowledge, store_knowledge
 from optuna_kd.training.alignment import align_maps, measure_alignment
-from optuna_kd.training.offline import AlignedKnowledge, prepare_knowledge, view_images
+from optuna_kd.training.offline import AlignedKnowledge, KnowledgeChoices, prepare_knowledge, view_images
 
 CPU = torch.device("cpu")
 ALL = torch.arange(32)
+ALIGNED = KnowledgeChoices(mode="aligned")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_half_a_map_pixel_by_hand() -> None:
 
 
 def test_a_view_moves_each_image_as_its_row_says(task: ImageClassification) -> None:
-    known = prepare_knowledge(task, mode="aligned", say=quiet)
+    known = prepare_knowledge(task, ALIGNED, say=quiet)
     assert isinstance(known, AlignedKnowledge)
     assert known.views is None
     assert known.features.shape == (1, 32, 3, 8, 8)
@@ -140,12 +141,13 @@ def find_augmentation(image: np.ndarray, shown: np.ndarray) -> tuple[int, int, b
 
 def test_the_error_is_told_and_kept(task: ImageClassification, tmp_path: Path) -> None:
     said: list[str] = []
-    known = prepare_knowledge(task, mode="aligned", place="disk", directory=tmp_path, say=said.append)
+    choices = KnowledgeChoices(mode="aligned", directory=tmp_path)
+    known = prepare_knowledge(task, choices, say=said.append)
     assert known is not None
     error = measure_alignment(task)
     assert said[1] == f"aligned: {error}"
     assert known.figures["maps"] == error.maps
-    again = prepare_knowledge(task, mode="aligned", place="disk", directory=tmp_path, say=said.append)
+    again = prepare_knowledge(task, choices, say=said.append)
     assert again is not None
     assert again.figures == known.figures
     assert isinstance(again, AlignedKnowledge)
@@ -156,7 +158,7 @@ def test_without_augmentation_it_is_exact(one_thread: None) -> None:
     error = measure_alignment(task)
     assert error.maps < 1e-6
     assert (error.kl, error.agreement) == (pytest.approx(0, abs=1e-6), 1)
-    known, replayed = prepare_knowledge(task, mode="aligned", say=quiet), store_knowledge(task)
+    known, replayed = prepare_knowledge(task, ALIGNED, say=quiet), store_knowledge(task)
     assert known is not None
     runs = [
         StudentTraining(task, Recipe.from_string("none|l2*1 + kl@4*1"), ProxyConfig(epochs=2), seed=0, knowledge=given)
@@ -174,7 +176,7 @@ def test_every_epoch_shows_a_new_view(task: ImageClassification) -> None:
             shown.append(view)
             return super().batch(view, indices, device)
 
-    known = prepare_knowledge(task, mode="aligned", say=quiet)
+    known = prepare_knowledge(task, ALIGNED, say=quiet)
     assert known is not None
     spy = Spy(**vars(known))
     list(StudentTraining(task, Recipe.from_string("kl@4*1"), ProxyConfig(epochs=5), seed=0, knowledge=spy).run())
@@ -182,7 +184,7 @@ def test_every_epoch_shows_a_new_view(task: ImageClassification) -> None:
 
 
 def test_it_travels_in_a_file(task: ImageClassification, tmp_path: Path) -> None:
-    known = prepare_knowledge(task, ALL[:8], mode="aligned", limit=40_000, say=quiet)
+    known = prepare_knowledge(task, KnowledgeChoices(mode="aligned", limit=40_000), ALL[:8], say=quiet)
     assert known is not None
     assert known.covers(ALL[:8])
     assert not known.covers(ALL[:9])
@@ -197,4 +199,4 @@ def test_a_teacher_that_is_not_finite_is_refused(one_thread: None) -> None:
     teacher = StridedTeacher()
     nn.init.constant_(teacher.head.weight, torch.inf)
     with pytest.raises(ValueError, match="The logits of the teacher are not finite"):
-        prepare_knowledge(strided_task(teacher), mode="aligned", say=quiet)
+        prepare_knowledge(strided_task(teacher), ALIGNED, say=quiet)

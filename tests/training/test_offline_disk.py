@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 from strided_teacher import StridedTeacher, strided_task
-from torch import nn
+from torch import Tensor, nn
 
 from optuna_kd.training import ImageClassification, TeacherKnowledge, store_knowledge
 from optuna_kd.training import knowledge_cache as cache_module
 from optuna_kd.training import knowledge_file as file_module
 from optuna_kd.training import offline as offline_module
 from optuna_kd.training.knowledge_file import KnowledgeWriter, read_knowledge_file
-from optuna_kd.training.offline import plan_knowledge, prepare_knowledge
+from optuna_kd.training.offline import KnowledgeChoices, plan_knowledge, prepare_knowledge
 
 CPU = torch.device("cpu")
 ALL = torch.arange(32)
@@ -43,8 +43,11 @@ class Disk:
 
     def __call__(self, task: ImageClassification | None = None, **options: Any) -> TeacherKnowledge | None:
         self.said.clear()
-        options = {"place": "disk", "directory": self.folder, "say": self.said.append, **options}
-        return prepare_knowledge(task or self.task, **options)
+        choices = KnowledgeChoices(**{"directory": self.folder, **options})
+        return prepare_knowledge(task or self.task, choices, say=self.said.append)
+
+    def plan(self, task: ImageClassification | None = None, images: Tensor | None = None, **options: Any) -> Any:
+        return plan_knowledge(task or self.task, KnowledgeChoices(directory=self.folder, **options), images)
 
     @property
     def file(self) -> Path:
@@ -89,16 +92,16 @@ def test_replay_on_disk_is_exact_up_to_half_precision(disk: Disk, exact: Teacher
     error = (known.features.double() - exact.features.double()).norm() / exact.features.double().norm()
     assert 0 < known.figures["rounding"] == pytest.approx(float(error), rel=0.1)
     assert disk.said[1] == f"The maps are rounded to float16: {100 * known.figures['rounding']:.3f} % off"
-    plan = plan_knowledge(disk.task, place="disk", directory=disk.folder)
+    plan = disk.plan()
     assert plan.size <= disk.file.stat().st_size <= plan.peak
     close_to(disk(), exact)
     assert len(asked) == 1
     assert disk.said == [f"{str(plan).rpartition(';')[0]}; there already"]
 
 
-def test_what_is_there_is_preferred_to_the_memory(disk: Disk, asked: list[int]) -> None:
+def test_what_is_there_is_read_also_where_storing_would_not_pay(disk: Disk, asked: list[int]) -> None:
     disk()
-    known = disk(place="auto", epochs=1)  # storing would not pay, reading does
+    known = disk(epochs=1)
     assert known is not None
     assert known.file == disk.file
     assert len(asked) == 1
@@ -115,9 +118,9 @@ def test_each_knowledge_has_its_own_file(disk: Disk, change: str) -> None:
         "views": lambda: strided_task(views=2),
         "images": lambda: disk.task,
     }[change]()
-    size = {"images": ALL[:8], "limit": 60_000} if change == "images" else {}
-    plans = [plan_knowledge(disk.task, place="disk", directory=".")]
-    plans.append(plan_knowledge(other, place="disk", directory=".", **size))
+    fewer: dict[str, Any] = {"images": ALL[:8], "limit": 59_000} if change == "images" else {}
+    plans = [disk.plan(), disk.plan(other, **fewer)]
+    assert None not in (plans[0].file, plans[1].file)
     assert plans[0].file != plans[1].file
 
 
@@ -157,7 +160,7 @@ def flipped(data: bytes, position: int) -> bytes:
 
 def test_the_file_of_something_else_under_this_name_is_rebuilt(disk: Disk, exact: TeacherKnowledge) -> None:
     disk(strided_task(views=2))
-    disk.file.rename(plan_knowledge(disk.task, place="disk", directory=disk.folder).file or "")
+    disk.file.rename(disk.plan().file)
     close_to(disk(), exact)
     assert "cannot be used (it belongs to something else)" in disk.said[1]
 
@@ -168,8 +171,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, task: ImageClassification,
     known = close_to(disk(), exact, rtol=0)
     assert known.file is None
     assert disk.said == [
-        f"replay: 3 views of 32 images, 43.8 kB in half precision in "
-        f"{plan_knowledge(task, place='disk', directory=disk.folder).file}; pays back after 3 epochs",
+        f"replay: 3 views of 32 images, 43.8 kB in half precision in {disk.plan().file}; pays back after 3 epochs",
         f"The teacher's outputs cannot be kept in {disk.folder} (Not a directory): going on without",
         "replay: 3 views of 32 images, 85.8 kB in memory; pays back after 3 epochs",
     ]
@@ -199,16 +201,18 @@ def test_a_folder_that_is_full_or_read_only(
         f"The teacher's outputs cannot be kept in {disk.folder} ({error.strerror}): going on without"
     ]
     assert list(disk.folder.iterdir()) == []
-    assert disk(limit=120_000) is not None  # in memory
-    assert disk(limit=100_000) is None  # half precision would have fitted
-    assert disk.said[-1].startswith("online: 3 views of 32 images would take")
+    known = disk(limit=100_000)  # enough for half precision only, and there is no room for that
+    assert known is not None
+    assert not known.is_stored
+    assert disk.said[-1].startswith(
+        "replay: the teacher is asked in every step, about the same 3 views of each image: "
+    )
 
 
-def test_a_disk_that_fills_up_after_the_plan(
+def test_a_full_disk_is_seen_before_the_teacher_is_asked(
     disk: Disk, exact: TeacherKnowledge, monkeypatch: pytest.MonkeyPatch, asked: list[int]
 ) -> None:
-    free = iter([10**9, 1000, 1000])
-    monkeypatch.setattr(offline_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=next(free)))
+    monkeypatch.setattr(offline_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     close_to(disk(), exact, rtol=0)
     assert "(59.8 kB are needed, 1.0 kB are free): going on without" in disk.said[1]
     assert len(asked) == 1

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,9 +14,16 @@ from strided_teacher import strided_task
 
 from optuna_kd.registry import UnknownNameError
 from optuna_kd.training import ImageClassification
-from optuna_kd.training import knowledge_plan as plan_module
 from optuna_kd.training import offline as offline_module
-from optuna_kd.training.offline import LIMIT, knowledge_bytes, plan_knowledge, prepare_knowledge
+from optuna_kd.training.knowledge_plan import plan_elsewhere
+from optuna_kd.training.offline import (
+    LIMIT,
+    KnowledgeChoices,
+    KnowledgePlan,
+    knowledge_bytes,
+    plan_knowledge,
+    prepare_knowledge,
+)
 
 Make = Callable[..., ImageClassification]
 ALL, SOME = 32, torch.arange(8)  # 3 views of 32 images, 16 held out
@@ -31,10 +39,14 @@ def task(one_thread: None) -> ImageClassification:
     return strided_task()
 
 
+def plan(task: ImageClassification, images: torch.Tensor | None = None, **choices: Any) -> KnowledgePlan:
+    return plan_knowledge(task, KnowledgeChoices(**choices), images)
+
+
 def test_the_sizes_above(task: ImageClassification) -> None:
     assert plan_knowledge(task).peak == WHOLE
     assert plan_knowledge(task).size == knowledge_bytes(task) == 784 * (3 * 32 + 16)
-    assert plan_knowledge(task, mode="aligned").peak == CLEAN
+    assert plan(task, mode="aligned").peak == CLEAN
 
 
 @pytest.mark.parametrize(
@@ -66,9 +78,9 @@ def test_the_sizes_above(task: ImageClassification) -> None:
     ],
 )
 def test_modes(task: ImageClassification, options: dict[str, Any], mode: str, count: int) -> None:
-    plan = plan_knowledge(task, **options)
-    assert (plan.mode, plan.count) == (mode, count)
-    assert plan.peak <= options.get("limit", LIMIT)
+    found = plan(task, **options)
+    assert (found.mode, found.count) == (mode, count)
+    assert found.peak <= options.get("limit", LIMIT)
 
 
 @pytest.mark.parametrize(
@@ -76,9 +88,9 @@ def test_modes(task: ImageClassification, options: dict[str, Any], mode: str, co
     [
         ({}, "memory"),
         ({"place": "device"}, "memory"),
-        ({"directory": "."}, "memory"),
+        ({"directory": "."}, "disk"),
         ({"directory": ".", "place": "disk"}, "disk"),
-        ({"directory": ".", "limit": WHOLE - 1}, "disk"),
+        ({"directory": ".", "place": "memory"}, "memory"),
         ({"directory": ".", "limit": HALF}, "disk"),
         ({"directory": ".", "limit": HALF - 1}, ""),
         ({"place": "memory", "directory": ".", "limit": HALF}, ""),
@@ -87,46 +99,81 @@ def test_modes(task: ImageClassification, options: dict[str, Any], mode: str, co
 def test_places(task: ImageClassification, tmp_path: Path, options: dict[str, Any], place: str) -> None:
     if "directory" in options:
         options = {**options, "directory": tmp_path / "not there yet"}
-    assert plan_knowledge(task, **options).place == place
+    assert plan(task, **options).place == place
 
 
-def test_a_full_disk_is_seen_before_writing(
+def test_the_plan_does_not_depend_on_what_is_free(
     task: ImageClassification, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=HALF - 1))
-    assert plan_knowledge(task, directory=tmp_path, place="disk").mode == "online"
-    line = str(plan_knowledge(task, directory=tmp_path, place="disk"))
-    assert line == (
-        f"online: 3 views of 32 images would take 59.8 kB, and 59.7 kB are free in {tmp_path}"
-    )  # fmt: skip
-    monkeypatch.setattr(plan_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=HALF))
-    assert plan_knowledge(task, directory=tmp_path, place="disk").place == "disk"
+    """Else a study that goes on when a disk is full would go on with other views."""
+
+    def refuse(*arguments: Any) -> Any:
+        raise AssertionError("asked what is free")
+
+    monkeypatch.setattr(shutil, "disk_usage", refuse)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", refuse)
+    assert plan(task, directory=tmp_path).mode == "replay"
+
+
+@pytest.mark.parametrize(
+    ("options", "place", "reason"),
+    [
+        ({"directory": "."}, "memory", ""),
+        ({"directory": ".", "limit": WHOLE}, "memory", ""),
+        ({"directory": ".", "limit": WHOLE - 1}, "", "3 views of 32 images would take 110.2 kB, more than the limit"),
+        ({}, "", "there is no room"),
+    ],
+)
+def test_the_next_place_holds_the_same(
+    task: ImageClassification, options: dict[str, Any], place: str, reason: str
+) -> None:
+    choices = KnowledgeChoices(**options)
+    failed = plan_knowledge(task, choices, SOME)
+    found = plan_elsewhere(task, choices, failed)
+    assert found.place == place
+    assert (found.mode, found.images, found.count, found.views) == ("replay", None, 32, 3)
+    assert found.file is None
+    assert found.reason.startswith(reason)
+    assert (found.peak == WHOLE) == bool(place)
+
+
+def test_the_next_place_holds_no_other_images(task: ImageClassification) -> None:
+    choices = KnowledgeChoices(directory="x", limit=PART)
+    failed = plan_knowledge(task, choices, SOME)
+    assert failed.place == "disk"
+    assert failed.images is SOME
+    assert plan_elsewhere(task, choices, failed).images is SOME
 
 
 def test_lines(task: ImageClassification, tmp_path: Path) -> None:
     assert str(plan_knowledge(task)) == "replay: 3 views of 32 images, 85.8 kB in memory; pays back after 3 epochs"
-    assert str(plan_knowledge(task, SOME, limit=PART)) == (
+    assert str(plan(task, SOME, limit=PART)) == (
         "replay: 3 views of 8 of 32 images, 30.9 kB in memory; pays back after 3 epochs"
     )
-    assert str(plan_knowledge(task, mode="aligned")) == (
+    assert str(plan(task, mode="aligned")) == (
         "aligned: the clean view of 32 images, moved and mirrored with them, 36.8 kB in memory; pays back after 1 epoch"
     )
-    assert str(plan_knowledge(task, mode="replay", epochs=2)).endswith(
-        "pays back after 3 epochs, but 2 are to be trained"
-    )
-    assert str(plan_knowledge(task, epochs=2)) == (
+    assert str(plan(task, mode="replay", epochs=2)).endswith("pays back after 3 epochs, but 2 are to be trained")
+    assert str(plan(task, epochs=2)) == (
         "online: storing 3 views of 32 images would pay back after 3 epochs, and 2 are to be trained"
     )
-    assert str(plan_knowledge(task, limit=1000)) == (
+    assert str(plan(task, limit=1000)) == (
         "online: 3 views of 32 images would take 110.2 kB, more than the limit of 1.0 kB"
     )
-    on_disk = plan_knowledge(task, place="disk", directory=tmp_path)
+    on_disk = plan(task, directory=tmp_path)
     assert str(on_disk) == (
         f"replay: 3 views of 32 images, 43.8 kB in half precision in {on_disk.file}; pays back after 3 epochs"
     )
     assert on_disk.file is not None
     assert on_disk.file.parent == tmp_path
-    assert str(plan_knowledge(task, mode="online")) == "online: as asked"
+    assert str(plan(task, mode="online")) == "online: as asked"
+    nowhere = {"place": "", "reason": "no room"}
+    assert str(replace(plan(task), **nowhere)) == (
+        "replay: the teacher is asked in every step, about the same 3 views of each image: no room"
+    )
+    assert str(replace(plan(task, mode="aligned"), **nowhere)) == (
+        "aligned: the teacher is asked in every step, about the clean images: no room"
+    )
 
 
 def test_a_line_comes_before_anything_is_computed(
@@ -142,11 +189,11 @@ def test_a_line_comes_before_anything_is_computed(
     monkeypatch.setattr(offline_module, "teacher_answers", asked)
     for place in ("memory", "disk"):
         events.clear()
-        prepare_knowledge(task, place=place, directory=tmp_path, say=events.append)
+        prepare_knowledge(task, KnowledgeChoices(place=place, directory=tmp_path), say=events.append)
         assert events[0].startswith("replay: 3 views of 32 images")
         assert events[1] == "asked"
     events.clear()
-    assert prepare_knowledge(task, epochs=1, say=events.append) is None
+    assert prepare_knowledge(task, KnowledgeChoices(epochs=1), say=events.append) is None
     assert len(events) == 1
 
 
@@ -159,16 +206,17 @@ def test_streaming_data_are_online(make_task: Make) -> None:
             return torch.rand(1, 8, 8), index % 10
 
     said: list[str] = []
-    assert prepare_knowledge(make_task(train=Noisy()), mode="aligned", say=said.append) is None
+    aligned = KnowledgeChoices(mode="aligned")
+    assert prepare_knowledge(make_task(train=Noisy()), aligned, say=said.append) is None
     assert said == ["online: the training images change between two reads"]
 
 
-def test_wrong_arguments(task: ImageClassification) -> None:
+def test_wrong_arguments() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'replay'"):
-        plan_knowledge(task, mode="reply")
+        KnowledgeChoices(mode="reply")
     with pytest.raises(UnknownNameError, match="Did you mean 'memory'"):
-        plan_knowledge(task, place="memry")
+        KnowledgeChoices(place="memry")
     with pytest.raises(ValueError, match="needs a directory"):
-        plan_knowledge(task, place="disk")
+        KnowledgeChoices(place="disk")
     with pytest.raises(ValueError, match="cannot be negative; got limit=-1"):
-        plan_knowledge(task, limit=-1)
+        KnowledgeChoices(limit=-1)

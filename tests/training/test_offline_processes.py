@@ -15,7 +15,7 @@ import strided_teacher
 from strided_teacher import strided_task
 
 from optuna_kd.training import ImageClassification
-from optuna_kd.training.offline import prepare_knowledge
+from optuna_kd.training.offline import KnowledgeChoices, prepare_knowledge
 
 fcntl = pytest.importorskip("fcntl")
 Start = Callable[[Path, float], "subprocess.Popen[str]"]
@@ -73,10 +73,10 @@ def test_one_builds_and_the_other_waits(start: Start, tmp_path: Path, task: Imag
     go(other)
     storing(tmp_path, "*.lock")
     said: list[str] = []
-    known = prepare_knowledge(task, mode="replay", place="disk", directory=tmp_path, wait=30, say=said.append)
+    known = prepare_knowledge(task, KnowledgeChoices(directory=tmp_path, wait=120), say=said.append)
     assert known is not None
     assert len(said) == 2
-    assert said[1] == f"Another process is storing {known.file}: waiting, 30 s at most"
+    assert said[1] == f"Another process is storing {known.file}: waiting, 120 s at most"
     lines = other.communicate(timeout=60)[0].splitlines()
     assert other.returncode == 0
     assert lines[1].startswith("The maps are rounded to float16")
@@ -90,17 +90,20 @@ def test_a_killed_builder_leaves_nothing_in_the_way(start: Start, tmp_path: Path
     go(slow)
     storing(tmp_path, "*.partial")
     said: list[str] = []
+    choices = KnowledgeChoices(directory=tmp_path, wait=0.3)
     # While it lives, the wait has an end ...
-    options = {"mode": "replay", "place": "disk", "directory": tmp_path, "say": said.append}
-    assert prepare_knowledge(task, wait=0.3, **options) is None
-    assert [line.partition(" ")[0] for line in said] == ["replay:", "Another", "online:"]
-    assert said[2].startswith("online: after 0.3 s knowledge-replay-")
+    known = prepare_knowledge(task, choices, say=said.append)
+    assert known is not None
+    assert known.file is None
+    assert [line.partition(" ")[0] for line in said] == ["replay:", "Another", "The", "replay:"]
+    assert "(another process has not stored it within 0.3 s): going on without" in said[2]
+    assert "in memory" in said[3]
     # ... and once it is killed, its lock and what it wrote are in nobody's way.
     slow.send_signal(signal.SIGKILL)
     slow.wait()
     assert len(list(tmp_path.glob("*.partial"))) == len(list(tmp_path.glob("*.lock"))) == 1
     said.clear()
-    known = prepare_knowledge(task, wait=0.3, **options)
+    known = prepare_knowledge(task, choices, say=said.append)
     assert known is not None
     assert len(said) == 2
     assert [path.suffix for path in tmp_path.iterdir()] == [".bin"]
