@@ -99,6 +99,8 @@ def test_a_search_goes_on_after_it_was_ended(
     process = subprocess.Popen(
         [sys.executable, "-m", "optuna_kd.cli", *map(str, command), "--workers", "2"],
         cwd=here, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # A shell starts what runs in the background, these tests perhaps, with Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
         end = time.monotonic() + 90
