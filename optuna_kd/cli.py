@@ -60,6 +60,10 @@ Student = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", help="All randomness derives from it.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
+PrecisionName = Annotated[
+    str, typer.Option("--precision", help="auto (bfloat16 where the device gains), float32, tf32 or bfloat16.")
+]
+Deterministic = Annotated[bool, typer.Option("--deterministic", help="Deterministic algorithms, in float32.")]
 Epochs = Annotated[
     int | None,
     typer.Option(
@@ -122,12 +126,20 @@ def search(
         typer.Option("--timeout", help="Time for the whole job, e.g. 20m or 1h30m.", metavar="DURATION"),
     ] = None,
     workers: Annotated[int, typer.Option("--workers", help="Processes; each gets its share of the cores.", min=1)] = 2,
+    together: Annotated[
+        int | None,
+        typer.Option(
+            "--together", help="Trials that a process trains at once, as one network. [default: 1, on a GPU 8]", min=1
+        ),
+    ] = None,
     storage: Annotated[str, typer.Option("--storage", help="Database URL.", metavar="URL")] = "sqlite:///optuna_kd.db",
     study_name: Annotated[
         str | None, typer.Option("--study-name", help="[default: derived from the settings]", metavar="NAME")
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
+    precision: PrecisionName = "auto",
+    deterministic: Deterministic = False,
     space: Annotated[
         str | None,
         typer.Option(
@@ -207,6 +219,13 @@ def search(
             help="Share of a proxy's weights that are zero and move (RigL); the paper has 0.5. Saves no time.",
         ),
     ] = 0.0,
+    narrow: Annotated[
+        float,
+        typer.Option(
+            "--narrow",
+            help="Share of the student's channels that stay while it is a proxy: 0.71 halves its cost. [narrow]",
+        ),
+    ] = 1.0,
     knowledge: Annotated[
         str,
         typer.Option(
@@ -257,6 +276,8 @@ def search(
             student=student,
             seed=seed,
             device=device,
+            precision=precision,
+            deterministic=deterministic,
             epochs=epochs,
             seeds=seeds,
             max_train=max_train,
@@ -283,6 +304,8 @@ def search(
             subset=subset,
             subset_by=subset_by,
             sparsity=sparsity,
+            narrow=narrow,
+            together=together,
             knowledge=knowledge,
             knowledge_limit=knowledge_limit,
             knowledge_dir=knowledge_dir,
@@ -308,6 +331,8 @@ def distill(
     student: Student = None,
     seed: Seed = 0,
     device: Device = "auto",
+    precision: PrecisionName = "auto",
+    deterministic: Deterministic = False,
     epochs: Epochs = None,
     seeds: Seeds = None,
     max_train: MaxTrain = None,
@@ -324,6 +349,8 @@ def distill(
         student=student,
         seed=seed,
         device=device,
+        precision=precision,
+        deterministic=deterministic,
         epochs=epochs,
         seeds=seeds,
         max_train=max_train,

@@ -88,6 +88,7 @@ def run_search(options: SearchOptions, console: Console) -> None:
             trials=plan.trials,
             budget=budget,
             workers=plan.workers,
+            together=options.together,
             storage=options.storage,
             study_name=options.study_name,
             seed=options.seed,

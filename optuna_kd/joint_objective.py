@@ -26,10 +26,12 @@ from optuna_kd.search_space import DeadCell, Space, UniADSSpace
 from optuna_kd.seeds import derive_seed
 from optuna_kd.study import RECIPE, StudyMismatchError, settings_of, space_of
 from optuna_kd.training.diswot import rank_students
+from optuna_kd.training.lesson import Rung
 from optuna_kd.training.offline import TeacherKnowledge
 from optuna_kd.training.rejection import LossRejected
 from optuna_kd.training.task import ImageClassification
-from optuna_kd.training.trainer import Rung, StudentTraining
+from optuna_kd.training.together import Attempt, next_rung
+from optuna_kd.training.trainer import StudentTraining
 
 MOST_LOOKED_AT = 1000  # students, before a search with limits
 ROUGHLY = {"latency_ms": 0.8}  # of a limit: a few passes take longer than the fastest of many
@@ -97,8 +99,8 @@ class JointDistillationObjective(DistillationObjective):
         self._tasks: dict[StudentConfig, ImageClassification] = {}
         self._costs: dict[StudentConfig, dict[str, float]] = {}
 
-    def __call__(self, trial: Trial) -> tuple[float, ...]:
-        """Run one trial."""
+    def attempt(self, trial: Trial) -> Attempt[float | tuple[float, ...]]:
+        """Run one trial, as `DistillationObjective.attempt` does."""
         space, seed = self.bind(trial.study)
         goals = goals_of(trial.study)
         recipe = space.suggest(trial)
@@ -111,7 +113,9 @@ class JointDistillationObjective(DistillationObjective):
         try:
             seeded = trial_seed(seed, trial)
             training = StudentTraining(task, recipe, self.proxy, seed=seeded, knowledge=self.knowledge)
-            for rung in training.run():
+            events = training.lessons()
+            while (passed := (yield from next_rung(events))) is not None:
+                rung = passed
                 values = self._values(goals, rung.metrics, costs)
                 report(trial, values, rung.epoch)
                 collapsed = reason_to_reject(validation=rung.metrics.cross_entropy, num_classes=task.num_classes)

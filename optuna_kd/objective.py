@@ -30,10 +30,13 @@ from optuna_kd.study import (
     settings_of,
     space_of,
 )
+from optuna_kd.training.lesson import Rung
 from optuna_kd.training.offline import TeacherKnowledge, store_affordable
+from optuna_kd.training.proxy import proxy_images, proxy_student
 from optuna_kd.training.rejection import LossRejected
 from optuna_kd.training.task import ImageClassification
-from optuna_kd.training.trainer import Rung, StudentTraining, proxy_images
+from optuna_kd.training.together import Attempt, learn_alone, next_rung
+from optuna_kd.training.trainer import StudentTraining
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +60,8 @@ class DistillationObjective:
     Raises:
         UnknownNameError: For an unknown reward.
         KnowledgeMismatchError: For knowledge of another teacher, split or preprocessing.
-        ValueError: For a task whose student is still to be chosen.
+        ValueError: For a task whose student is still to be chosen, or a proxy that cannot be made of it.
+        ImportError: For a narrow proxy without torch-pruning.
     """
 
     chooses_student: ClassVar[bool] = False
@@ -76,6 +80,8 @@ class DistillationObjective:
                 "JointDistillationObjective, or task.with_student(config)."
             )
         self.task, self.proxy = task, proxy or ProxyConfig()
+        if not task.is_open:
+            proxy_student(task, self.proxy, seed=0)  # that it can be built shows here, and not in a trial
         self.reward_name, self.reward = reward, REWARDS[reward]
         if isinstance(knowledge, str | Path):
             knowledge = TeacherKnowledge.load(knowledge, task)
@@ -106,6 +112,10 @@ class DistillationObjective:
 
     def __call__(self, trial: Trial) -> float | tuple[float, ...]:
         """Run one trial."""
+        return learn_alone(self.attempt(trial))
+
+    def attempt(self, trial: Trial) -> Attempt[float | tuple[float, ...]]:
+        """Run one trial, step by step: what it gives is to be learned, alone or beside others (`learn_together`)."""
         space, seed = self.bind(trial.study)
         recipe = space.suggest(trial)
         trial.set_user_attr(RECIPE, str(recipe))
@@ -120,7 +130,9 @@ class DistillationObjective:
                 seed=trial_seed(seed, trial),
                 knowledge=self.knowledge,
             )
-            for rung in training.run():
+            events = training.lessons()
+            while (passed := (yield from next_rung(events))) is not None:
+                rung = passed
                 trial.report(self.reward(rung.metrics), rung.epoch)
                 record_gap(trial, rung.epoch, rung.metrics.gap)
                 if rung.epoch < self.proxy.epochs and trial.should_prune():

@@ -41,6 +41,8 @@ class SearchOptions(TaskOptions):
     subset: float | None
     subset_by: str
     sparsity: float = 0.0
+    narrow: float = 1.0
+    together: int | None = None
     knowledge: str = "auto"
     knowledge_limit: str = "2GB"
     knowledge_dir: Path | None = None
@@ -118,6 +120,7 @@ def chosen_proxy(options: SearchOptions, splits: DataSplits, defaults: Defaults)
         subset=subset,
         subset_by=options.subset_by,  # type: ignore[arg-type]
         sparsity=options.sparsity,
+        narrow=options.narrow,
     )
 
 

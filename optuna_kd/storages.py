@@ -97,6 +97,14 @@ def is_shareable(storage: object) -> bool:
     return isinstance(storage, str) and not _in_memory(make_url(storage))
 
 
+def show_storage(storage: str | BaseStorage) -> str:
+    """Say where a storage is, without its password."""
+    url = storage.engine.url if isinstance(storage, RDBStorage) else storage
+    if isinstance(url, BaseStorage):
+        return "in memory" if isinstance(url, InMemoryStorage) else type(url).__name__
+    return make_url(url).render_as_string(hide_password=True)
+
+
 def _in_memory(url: URL) -> bool:
     return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
 

@@ -74,6 +74,8 @@ class TaskOptions:
     batch_size: int | None
     image_size: int | None
     seed: int
+    precision: str = "auto"
+    deterministic: bool = False
     config: StudentConfig | None = None  # the student of a recipe
 
     @property
@@ -162,6 +164,8 @@ def new_task(
         augment=augment or splits.augment,
         batch_size=options.batch_size or suitable_defaults(options, splits).batch_size,
         device=options.device,
+        precision=options.precision,
+        deterministic=options.deterministic,
         student_name=options.student_name,
     )
 

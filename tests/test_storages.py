@@ -13,10 +13,11 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.storages import InMemoryStorage
+from optuna.storages import InMemoryStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from optuna_kd.storages import StorageError, create_storage, retry_interrupted
+from optuna_kd.storages import StorageError, create_storage, retry_interrupted, show_storage
 from optuna_kd.study import create_study, load_study, optimize, space_of
 
 pytestmark = [
@@ -207,3 +208,11 @@ def test_postgresql(postgres: str) -> None:
     with pytest.raises(StorageError, match="nosuchbase") as caught:
         create_storage(postgres.replace("/postgres?", "/nosuchbase?"))
     assert "\n" not in str(caught.value)
+
+
+def test_a_storage_is_shown_without_its_password(tmp_path: Path) -> None:
+    assert show_storage("postgresql+psycopg://ann:secret@host/kd") == "postgresql+psycopg://ann:***@host/kd"
+    assert show_storage(create_storage(None)) == "in memory"
+    url = f"sqlite:///{tmp_path / 'kd.db'}"
+    assert show_storage(create_storage(url)) == url
+    assert show_storage(JournalStorage(JournalFileBackend(str(tmp_path / "kd.log")))) == "JournalStorage"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,26 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import Study
-from optuna.trial import Trial
+from optuna.trial import Trial, TrialState
 
 from optuna_kd.objective import DistillationObjective
 from optuna_kd.recipe import Recipe
 from optuna_kd.rewards import REWARDS, Metrics
+from optuna_kd.runner.cohort import ask, run_cohort
 from optuna_kd.seeds import derive_seed
 from optuna_kd.storages import RETRIES, create_storage, quietly
 from optuna_kd.study import SAMPLERS, SEEDED_PER_TRIAL
-from optuna_kd.training.full import FullRun, save_student, train_student
+from optuna_kd.training.full import FullRun, attempt_student, save_student
 from optuna_kd.training.offline import TeacherKnowledge
 from optuna_kd.training.rejection import LossRejected
 from optuna_kd.training.task import ImageClassification
+from optuna_kd.training.together import Attempt, learn_together, next_rung
 from optuna_kd.training.trainer import StudentTraining
 
 SESSION = "session"  # user attribute of a trial: which run of the command it belongs to
+ORDER = "order"  # likewise: which of its trials it is
+
+Training = tuple[Callable[..., Attempt[dict[str, Any]]], tuple[Any, ...]]
 
 
 @dataclass
@@ -39,6 +45,12 @@ class Worker:
     sampler: str | BaseSampler
     seed: int
     session: str
+
+    def seed_sampler(self, order: int) -> None:
+        """Prepare the sampler for a trial of the study, the `order`-th to be run."""
+        if isinstance(self.sampler, str) and self.sampler not in SEEDED_PER_TRIAL:
+            # Optuna's samplers hold one random state each: two workers, or a resumed study, would repeat it.
+            self.study.sampler = SAMPLERS[self.sampler](derive_seed(self.seed, "sampler", order))
 
     @property
     def knowledge(self) -> TeacherKnowledge | None:
@@ -95,9 +107,7 @@ def run_trial(worker: Worker, order: int) -> dict[str, Any]:
         worker: The context.
         order: Which trial of the study this is going to be, for samplers that have no seed per trial.
     """
-    if isinstance(worker.sampler, str) and worker.sampler not in SEEDED_PER_TRIAL:
-        # Optuna's samplers hold one random state each: two workers, or a resumed study, would repeat it.
-        worker.study.sampler = SAMPLERS[worker.sampler](derive_seed(worker.seed, "sampler", order))
+    worker.seed_sampler(order)
     ran: dict[str, int] = {}
 
     def objective(trial: Trial) -> float | tuple[float, ...]:
@@ -106,13 +116,48 @@ def run_trial(worker: Worker, order: int) -> dict[str, Any]:
         return worker.objective(trial)
 
     try:
-        worker.study.optimize(objective, n_trials=1)
+        with worker.task.settings():
+            worker.study.optimize(objective, n_trials=1)
     except KeyboardInterrupt:  # Optuna has closed the trial as failed; but it was stopped, so it comes again
         if ran:
             with quietly():
                 RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)(worker.study, worker.study.trials[ran["number"]])
         raise
-    trial = worker.study.trials[ran["number"]]
+    return _report(worker, ran["number"])
+
+
+def run_trials(worker: Worker, orders: Sequence[int], most: int) -> list[dict[str, Any] | Exception]:
+    """Run several trials of the study side by side, `most` at a time; give what came of each.
+
+    A job that runs again because its process was killed leaves out what it had finished.
+
+    Args:
+        worker: The context.
+        orders: As for `run_trial`.
+        most: How many are trained at a time.
+    """
+    trials = worker.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    done = {trial.user_attrs.get(ORDER) for trial in trials if trial.user_attrs.get(SESSION) == worker.session}
+
+    def missing() -> Iterator[Trial]:
+        for order in orders:
+            if order in done:
+                continue
+            worker.seed_sampler(order)
+            trial = ask(worker.study)
+            trial.set_user_attr(SESSION, worker.session)
+            trial.set_user_attr(ORDER, order)
+            yield trial
+
+    with worker.task.settings():
+        return [
+            error or _report(worker, number)
+            for number, error in run_cohort(worker.study, worker.objective, missing(), most)
+        ]
+
+
+def _report(worker: Worker, number: int) -> dict[str, Any]:
+    trial = worker.study.trials[number]
     return {
         "number": trial.number,
         "state": trial.state.name,
@@ -123,14 +168,16 @@ def run_trial(worker: Worker, order: int) -> dict[str, Any]:
     }
 
 
-def run_proxy(worker: Worker, recipe: Recipe, seed: int) -> dict[str, Any]:
+def run_proxy(worker: Worker, recipe: Recipe, seed: int) -> Attempt[dict[str, Any]]:
     """Run one unpruned proxy outside the study: a control, or a confirmation."""
     objective = worker.objective
     rungs = []
     try:
         task = objective.task_of(recipe)
         training = StudentTraining(task, recipe, objective.proxy, seed=seed, knowledge=worker.knowledge)
-        rungs = list(training.run())
+        events = training.lessons()
+        while (rung := (yield from next_rung(events))) is not None:
+            rungs.append(rung)
         metrics = rungs[-1].metrics
     except LossRejected as rejected:
         return {
@@ -149,19 +196,15 @@ def run_proxy(worker: Worker, recipe: Recipe, seed: int) -> dict[str, Any]:
     }
 
 
-def run_full(worker: Worker, recipe: Recipe, epochs: int, index: int, file: str | None) -> dict[str, Any]:
+def run_full(worker: Worker, recipe: Recipe, epochs: int, index: int, file: str | None) -> Attempt[dict[str, Any]]:
     """Train one student in full; write its weights to `file` where one is given.
 
     A training whose loss is rejected counts as guessing, with the reason; the other trainings go on.
     """
+    task = worker.objective.task_of(recipe)
     try:
-        run, student = train_student(
-            worker.objective.task_of(recipe),
-            recipe,
-            epochs=epochs,
-            seed=worker.seed,
-            index=index,
-            knowledge=worker.knowledge,
+        run, student = yield from attempt_student(
+            task, recipe, epochs=epochs, seed=worker.seed, index=index, knowledge=worker.knowledge
         )
     except LossRejected as rejected:
         chance = 1 / worker.task.num_classes
@@ -173,3 +216,20 @@ def run_full(worker: Worker, recipe: Recipe, epochs: int, index: int, file: str 
         path.parent.mkdir(parents=True, exist_ok=True)
         save_student(student.state_dict(), path)
     return {"recipe": str(recipe), "epochs": epochs, **dataclasses.asdict(run)}
+
+
+def train_all(worker: Worker, trainings: Sequence[Training]) -> list[dict[str, Any]]:
+    """Run trainings outside the study side by side; give their results in order.
+
+    Args:
+        worker: The context.
+        trainings: Of each its kind, `run_proxy` or `run_full`, and the arguments.
+    """
+    attempts = (kind(worker, *arguments) for kind, arguments in trainings)
+    results: dict[int, dict[str, Any]] = {}
+    with worker.task.settings():
+        for place, outcome in learn_together(attempts, most=len(trainings)):
+            if isinstance(outcome, Exception):
+                raise outcome
+            results[place] = outcome
+    return [results[place] for place in range(len(trainings))]

@@ -27,7 +27,7 @@ from optuna_kd.pruners import REJECT_REASON
 from optuna_kd.recipe import Recipe, StudentConfig
 from optuna_kd.runner.confirmation import confirm
 from optuna_kd.runner.controls import LABELS_ONLY, PLAIN_KD, best_of_grid, control_recipes, run_controls
-from optuna_kd.runner.jobs import SESSION, WorkerSpec, run_full, run_trial
+from optuna_kd.runner.jobs import SESSION, WorkerSpec, run_full, run_trial, run_trials
 from optuna_kd.runner.ledger import SEED_SPACE, Ledger
 from optuna_kd.runner.plan import METHODS, PRUNED_SHARE, Plan
 from optuna_kd.runner.progress import Reporter, format_seconds
@@ -35,7 +35,7 @@ from optuna_kd.runner.result import LABELS, PLAIN, SEARCHED, TUNED, SearchResult
 from optuna_kd.runner.run import Clock, Run
 from optuna_kd.runner.storing import Storing
 from optuna_kd.runner.workers import Job, Outcome, Workers
-from optuna_kd.storages import quietly, retry_interrupted
+from optuna_kd.storages import quietly, retry_interrupted, show_storage
 from optuna_kd.study import count_complete, count_finished, recipe_of, record_confirmed, top_recipes
 from optuna_kd.training.profile import list_operations, measure_parts
 from optuna_kd.training.task import ImageClassification
@@ -110,7 +110,8 @@ class MainJob:
             if self.plan.workers > 1:
                 self.say.note(f"Starting   {self.plan.workers} worker processes")
             with Workers(self.plan.workers, self._spec(scratch), on_crash=self._retry_running) as workers:
-                self.run = Run(self.study, self.objective, workers, self.say, clock, self.setup.seed)
+                seed, together = self.setup.seed, self.plan.together
+                self.run = Run(self.study, self.objective, workers, self.say, clock, seed, together)
                 try:
                     methods = self._find_recipes()
                     records = self._train_in_full(methods)
@@ -136,6 +137,7 @@ class MainJob:
             self.setup.folder,
             student_file=lambda index: self._student_file(methods[SEARCHED], index),
             student_config=methods[SEARCHED].student or self.setup.student_config,
+            storage=show_storage(self.setup.storage),
         )
 
     def _spec(self, scratch: Path) -> WorkerSpec:
@@ -144,7 +146,11 @@ class MainJob:
         file = stored.file if stored is not None else None
         if stored is not None and file is None:
             file = scratch / "knowledge.bin"
-            stored.save(file)
+            try:
+                stored.save(file)
+            except OSError as error:
+                self.say.note(f"Knowledge  {error}: the workers ask the teacher in every step, about the same views")
+                stored.unstored().save(file)
         return WorkerSpec(
             task=self.setup.task,
             objective=type(self.objective),
@@ -226,14 +232,33 @@ class MainJob:
 
     def _trial_outcomes(self, after: float) -> Iterator[Outcome]:
         while self._is_missing_trials(after):  # again if one of the last to end has failed
-            yield from self.run.workers.run(self._trial_jobs(after))
+            for outcome in self.run.workers.run(self._trial_jobs(after)):
+                if outcome.error is not None or self.plan.together == 1:
+                    yield outcome
+                    continue
+                for one in outcome.result:
+                    is_error = isinstance(one, Exception)
+                    yield Outcome(outcome.key, None if is_error else one, one if is_error else None)
 
     def _trial_jobs(self, after: float) -> Iterator[Job]:
-        """One job per missing trial, drawn one by one: a budget may end them, and a failed trial frees its place."""
+        """One job per missing trial, drawn one by one: a budget may end them, and a failed trial frees its place.
+
+        Several at once are one job, of twice as many, so that the places of those that are pruned are taken.
+        """
+        together = self.plan.together
         while self._is_missing_trials(after):
-            self._given += 1
-            self._order += 1  # never falls: two trials must not draw alike
-            yield Job(f"trial {self._order}", run_trial, (self._order,))
+            if together == 1:
+                yield Job(f"trial {self._next_order()}", run_trial, (self._order,))
+                continue
+            orders = [self._next_order()]
+            while len(orders) < 2 * together and self._is_missing_trials(after):
+                orders.append(self._next_order())
+            yield Job(f"trials {orders[0]} to {orders[-1]}", run_trials, (orders, together))
+
+    def _next_order(self) -> int:
+        self._given += 1
+        self._order += 1  # never falls: two trials must not draw alike
+        return self._order
 
     def _is_missing_trials(self, after: float) -> bool:
         if self.plan.budget is not None and self._given and self._out_of_time(after):

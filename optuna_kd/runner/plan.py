@@ -25,6 +25,7 @@ class Plan:
         epochs: Of each full training.
         seeds: Students per method in the closing table.
         workers: Processes.
+        together: Trials that each of them trains at a time.
     """
 
     trials: int | None = 60
@@ -33,9 +34,10 @@ class Plan:
     epochs: int = 60
     seeds: int = 10
     workers: int = 1
+    together: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "seeds", "workers"):
+        for name in ("epochs", "seeds", "workers", "together"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1; got {getattr(self, name)!r}.")
         if self.trials is None and self.budget is None:

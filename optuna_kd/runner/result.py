@@ -24,9 +24,9 @@ from optuna_kd.analysis.statistics import Comparison, compare
 from optuna_kd.models import count_parameters, latency_ms, student_label
 from optuna_kd.recipe import Recipe, StudentConfig
 from optuna_kd.study import STUDY_ID, count_complete, count_finished, settings_of
+from optuna_kd.training.evaluation import accuracy
 from optuna_kd.training.full import mean_and_sd, student_card
 from optuna_kd.training.task import ImageClassification
-from optuna_kd.training.trainer import accuracy
 
 LABELS, PLAIN, TUNED, SEARCHED = "labels only", "plain KD", "tuned KD", "searched recipe"
 AVOIDED = 6  # options that the closing report names
@@ -230,6 +230,7 @@ def conclude(
     *,
     student_file: Any,
     student_config: StudentConfig | None = None,
+    storage: str = "in memory",
 ) -> SearchResult:
     """Choose the student by validation accuracy, compare the methods, write the files.
 
@@ -241,6 +242,7 @@ def conclude(
         folder: Where to write.
         student_file: `student_file(index)` is the file of the searched student of a seed.
         student_config: Name of the student, where it is a registered model.
+        storage: Where the study is, to be shown.
     """
     part = "test" if task.test_set is not None else "validation"
     field = "test_accuracy" if part == "test" else "val_accuracy"
@@ -282,7 +284,9 @@ def conclude(
     recipe = replace(methods[SEARCHED], student=student_config)
     recipe.save(folder / "recipe.json")
     result = SearchResult(study, recipe, student.eval(), tuple(rows), comparisons, verdict, part, folder)
-    (folder / "summary.json").write_text(json.dumps(_summary(result, task, records), indent=2) + "\n", "utf-8")
+    (folder / "summary.json").write_text(
+        json.dumps({"storage": storage, **_summary(result, task, records)}, indent=2) + "\n", "utf-8"
+    )
     return result
 
 

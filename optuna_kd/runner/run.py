@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any
 from optuna.study import Study
 
 from optuna_kd.objective import DistillationObjective
-from optuna_kd.runner.jobs import Worker
+from optuna_kd.runner.jobs import Worker, train_all
 from optuna_kd.runner.progress import Reporter
 from optuna_kd.runner.workers import Job, Workers
 
@@ -61,13 +62,26 @@ class Run:
     say: Reporter
     clock: Clock
     seed: int
+    together: int = 1
 
-    def results(self, jobs: Iterable[Job]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Run jobs; yield key and result of each as it comes, and raise what a job raised."""
-        for outcome in self.workers.run(iter(jobs)):
+    def results(self, trainings: Iterable[Job]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Run trainings outside the study; yield key and result of each as it comes, and raise what one raised.
+
+        Args:
+            trainings: Jobs of `run_proxy` or `run_full`; a worker gets as many of them as it trains at a time.
+        """
+        keys: dict[str, list[str]] = {}
+
+        def bundles() -> Iterator[Job]:
+            coming = iter(trainings)
+            while bundle := list(itertools.islice(coming, self.together)):
+                keys[bundle[0].key] = [job.key for job in bundle]
+                yield Job(bundle[0].key, train_all, ([(job.function, job.arguments) for job in bundle],))
+
+        for outcome in self.workers.run(bundles()):
             if outcome.error is not None:
                 raise outcome.error
-            yield outcome.key, outcome.result
+            yield from zip(keys[outcome.key], outcome.result, strict=True)
 
     def advance(self, epochs: float, text: str = "") -> None:
         """Count one finished piece of work and its epochs."""

@@ -32,6 +32,7 @@ from optuna_kd.study import METHODS, SAMPLERS, STUDY_ID, Method, create_study, r
 from optuna_kd.training.knowledge_plan import LIMIT
 from optuna_kd.training.task import ImageClassification
 
+TOGETHER = 8  # trials at a time on a GPU, which a single small student leaves idle
 KNOWLEDGE = "optuna_kd_knowledge"  # user attribute of a study: how the teacher is asked
 
 
@@ -42,6 +43,7 @@ def search(
     trials: int | None = None,
     budget: str | float | None = None,
     workers: int = 1,
+    together: int | None = None,
     storage: str | BaseStorage | None = DEFAULT_URL,
     study_name: str | None = None,
     seed: int = 0,
@@ -79,6 +81,8 @@ def search(
         trials: Total of the study; 60 unless a budget is given.
         budget: Instead of trials: the time for all of it, in seconds or as text ("20m", "1h30m").
         workers: Processes; each gets its share of the cores. More than one need a storage with a URL.
+        together: Trials that each of them trains at a time, those of students with the same layers as one stacked
+            network; None is 1 on a CPU, where it gains little, and where the student is searched too, else 8.
         storage: A database URL; None keeps everything in memory.
         study_name: None derives it from everything that must not change inside a study.
         seed: All randomness derives from it.
@@ -116,8 +120,11 @@ def search(
     """
     confirm_plan = (confirm, 0) if isinstance(confirm, int) else confirm
     seconds = parse_duration(budget) if budget is not None else None
-    plan = Plan(60 if trials is None and seconds is None else trials, seconds, confirm_plan, epochs, seeds, workers)
     preset = METHODS[method]
+    if together is None:
+        together = 1 if task.device.type == "cpu" or preset.objectives else TOGETHER
+    trials = 60 if trials is None and seconds is None else trials
+    plan = Plan(trials, seconds, confirm_plan, epochs, seeds, workers, together)
     limits = {"max_params": max_params, "max_flops": max_flops, "max_latency_ms": max_latency_ms}
     limits["budget"] = budget_params
     check_method(method, objectives=objectives, sampler=sampler, reward=reward, limits=limits, screen=screen)

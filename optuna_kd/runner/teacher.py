@@ -18,9 +18,10 @@ from optuna_kd.models import load_weights, unwrap
 from optuna_kd.recipe import ProxyConfig, Recipe
 from optuna_kd.runner.progress import Reporter
 from optuna_kd.seeds import derive_seed
+from optuna_kd.training.evaluation import accuracy
 from optuna_kd.training.full import save_student
 from optuna_kd.training.task import ImageClassification
-from optuna_kd.training.trainer import StudentTraining, accuracy
+from optuna_kd.training.trainer import StudentTraining
 
 logger = logging.getLogger(__name__)
 

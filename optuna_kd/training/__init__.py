@@ -1,9 +1,12 @@
 """Training: tasks, stored teacher knowledge, proxies and full distillation. No Optuna in here."""
 
 from optuna_kd.training.diswot import diswot_score, rank_students
+from optuna_kd.training.evaluation import accuracy, evaluate
 from optuna_kd.training.full import DistillResult, FullRun, distill, train_student
+from optuna_kd.training.lesson import Rung
 from optuna_kd.training.offline import (
     AlignedKnowledge,
+    KnowledgeChoices,
     KnowledgeMismatchError,
     TeacherKnowledge,
     prepare_knowledge,
@@ -12,13 +15,14 @@ from optuna_kd.training.offline import (
 from optuna_kd.training.rejection import LossRejected, OutOfMemory
 from optuna_kd.training.sparse import SparseWeights
 from optuna_kd.training.task import ImageClassification
-from optuna_kd.training.trainer import Rung, StudentTraining, accuracy, evaluate
+from optuna_kd.training.trainer import StudentTraining
 
 __all__ = [
     "AlignedKnowledge",
     "DistillResult",
     "FullRun",
     "ImageClassification",
+    "KnowledgeChoices",
     "KnowledgeMismatchError",
     "LossRejected",
     "OutOfMemory",

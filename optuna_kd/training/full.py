@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from optuna_kd.models import create_student, unwrap
 from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig
 from optuna_kd.seeds import derive_seed
+from optuna_kd.training.evaluation import accuracy
 from optuna_kd.training.offline import TeacherKnowledge, store_affordable
 from optuna_kd.training.task import ImageClassification
-from optuna_kd.training.trainer import StudentTraining, accuracy
+from optuna_kd.training.together import Attempt, learn_alone, next_rung
+from optuna_kd.training.trainer import StudentTraining
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,8 @@ def distill(
     runs: list[FullRun] = []
     best: nn.Module | None = None
     for index in range(seeds):
-        run, student = train_student(task, recipe, epochs=epochs, seed=seed, index=index, knowledge=knowledge)
+        with task.settings():
+            run, student = train_student(task, recipe, epochs=epochs, seed=seed, index=index, knowledge=knowledge)
         if best is None or run.val_accuracy > max(other.val_accuracy for other in runs):
             best = student
         runs.append(run)
@@ -177,10 +180,24 @@ def train_student(
     knowledge: TeacherKnowledge | None = None,
 ) -> tuple[FullRun, nn.Module]:
     """Train one student in full; equal `seed` and `index` give equal initial weights and batches."""
+    return learn_alone(attempt_student(task, recipe, epochs=epochs, seed=seed, index=index, knowledge=knowledge))
+
+
+def attempt_student(
+    task: ImageClassification,
+    recipe: Recipe,
+    *,
+    epochs: int,
+    seed: int,
+    index: int,
+    knowledge: TeacherKnowledge | None = None,
+) -> Attempt[tuple[FullRun, nn.Module]]:
+    """Train one student in full, as `train_student` does, step by step: alone or beside others."""
     started = time.perf_counter()
     schedule = ProxyConfig(epochs=epochs, rungs=(epochs,))
     training = StudentTraining(task, recipe, schedule, seed=derive_seed(seed, "full", index), knowledge=knowledge)
-    (rung,) = training.run()
+    rung = yield from next_rung(training.lessons())
+    assert rung is not None  # its one and only
     seconds = time.perf_counter() - started
     training.observer.close()
     test = accuracy(task, training.student, "test") if task.test_set is not None else None

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from optuna_kd.models.knowledge import Knowledge
-from optuna_kd.training.trainer import GRADIENT_NORM, StudentTraining
+from optuna_kd.training.trainer import StudentTraining
 
 PARTS = ("data", "teacher", "student", "distiller", "optimizer")
 WARM_UP = 3  # steps: the first ones choose kernels and allocate memory
@@ -71,7 +71,11 @@ def measure_parts(training: StudentTraining, steps: int = 20) -> Profile:
         if step >= min(WARM_UP, count - 1):
             timed += 1
             sums = {name: sums[name] + seconds[name] for name in PARTS}
-    return Profile({name: total / timed for name, total in sums.items()}, size, training.knowledge is not None)
+    return Profile(
+        {name: total / timed for name, total in sums.items()},
+        size,
+        training.knowledge is not None and training.knowledge.is_stored,
+    )
 
 
 def list_operations(training: StudentTraining, steps: int = 10) -> str:
@@ -86,7 +90,7 @@ def list_operations(training: StudentTraining, steps: int = 10) -> str:
     return str(recorded.key_averages().table(sort_by=sort, row_limit=OPERATIONS))
 
 
-def _step(training: StudentTraining, step: int, batch: Tensor) -> dict[str, float]:
+def _step(training: StudentTraining, step: int, indices: Tensor) -> dict[str, float]:
     """Train one step in pieces; give the seconds of each part."""
     device = training.task.device
     times = [_now(device)]
@@ -96,26 +100,24 @@ def _step(training: StudentTraining, step: int, batch: Tensor) -> dict[str, floa
         return times[-1] - times[-2]
 
     found = {}
-    view, images, labels = training.load(0, step, batch)
+    batch = training.load(0, step, indices)
     found["data"] = lap()
-    taught = training.ask_teacher(view, batch, images)
+    taught = training.ask_teacher(batch)
     found["teacher"] = lap()
-    known = training.observer(images)
+    with training.precision.autocast():
+        known = training.observer(batch.images)
     found["student"] = lap()
     # The backward pass in two: through the losses down to what the student put out, then through the student.
     features = tuple(maps.detach().requires_grad_() for maps in known.features)
     cut = Knowledge(features, known.logits.detach().requires_grad_())
     training.optimizer.zero_grad(set_to_none=True)
-    torch.stack(list(training.distiller(cut, taught, labels, progress=0.5).values())).sum().backward()
+    torch.stack(list(training.distiller(cut, taught, batch.labels, progress=0.5).values())).sum().backward()
     found["distiller"] = lap()
     pairs = zip([*known.features, known.logits], [*cut.features, cut.logits], strict=True)
     outputs = [(output, leaf.grad) for output, leaf in pairs if leaf.grad is not None]
     torch.autograd.backward([output for output, _ in outputs], [gradient for _, gradient in outputs])
     found["student"] += lap()
-    nn.utils.clip_grad_norm_(training.parameters, GRADIENT_NORM)
-    training.optimizer.step()
-    if training.sparse is not None:
-        training.sparse.after_step(training.optimizer)
+    training.update()
     found["optimizer"] = lap()
     return found
 

@@ -9,6 +9,8 @@ import inspect
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -21,6 +23,7 @@ from optuna_kd.data import (
     StreamingSet,
     as_image_set,
     create_augmentation,
+    make_resident,
     stratified_split,
 )
 from optuna_kd.models import check_input, checksum, evaluating, find_layer, student_label, unwrap
@@ -29,12 +32,14 @@ from optuna_kd.recipe import Recipe, StudentConfig
 from optuna_kd.registry import suggest_name
 from optuna_kd.rewards import MinibatchCKA
 from optuna_kd.seeds import derive_seed
+from optuna_kd.training.precision import Precision, choose_precision
 from optuna_kd.training.randomness import seeded
 
 logger = logging.getLogger(__name__)
 
 OPTIMIZERS = ("sgd", "adamw")
 STATISTICS_IMAGES = 2000  # of a data set that does not fit into memory, from which mean and deviation are taken
+UNSCALED = 20.0  # of floating images: standardised ones stay far below
 _SEEDING = threading.Lock()  # threads of one study share the random generators that user factories draw from
 
 
@@ -55,8 +60,9 @@ class ImageClassification:
         normalize: "auto" standardises uint8 images with the statistics of `train` and leaves floats alone;
             a pair (mean, std), per channel, in units of images in [0, 1]; None only scales uint8 to [0, 1].
             It has to be what the teacher was trained with.
-        augment: "none", "shift", "crop-flip", or "auto": crop-flip for colour images of 16 pixels and more,
-            else shift. Data sets with random transforms of their own are not augmented again.
+        augment: "none", "shift", "crop-flip", "shift-cutout", "crop-flip-cutout", or "auto": crop-flip for colour
+            images of 16 pixels and more, else shift. Data sets with random transforms of their own are not augmented
+            again.
         batch_size: Images per step.
         optimizer: "sgd" (Nesterov momentum 0.9) or "adamw".
         lr: Peak learning rate; each cosine cycle starts there.
@@ -67,7 +73,11 @@ class ImageClassification:
         views: Augmented versions of each image whose teacher outputs are stored; epoch e shows view
             e mod `views`. Without augmentation there is one.
         device: "auto", "cpu", "cuda", ...
+        precision: Of the students' training: "float32", "tf32", "bfloat16", or "auto": bfloat16 where the device and
+            the network gain from it, see `choose_precision`. Weights, losses, scores and stored knowledge are float32.
+        deterministic: Use deterministic algorithms wherever torch has them, and float32.
         student_name: Name of the student in tables and recipe files; None takes it from its class.
+        cache_dir: Folder in which decoded images of data sets are kept for the next time, see `as_image_set`.
 
     Raises:
         ValueError: For data, layers, sizes or class counts that do not fit together.
@@ -93,7 +103,10 @@ class ImageClassification:
         val_share: float = 0.2,
         views: int = 8,
         device: str = "auto",
+        precision: str = "auto",
+        deterministic: bool = False,
         student_name: str | None = None,
+        cache_dir: str | Path | None = None,
     ) -> None:
         if not isinstance(teacher, nn.Module):
             raise ValueError(f"teacher is a torch.nn.Module; got {type(teacher).__name__}.")
@@ -112,12 +125,14 @@ class ImageClassification:
                 raise ValueError(f"{name} must be {whole} > 0; got {value!r}.")
         self.batch_size, self.optimizer, self.lr, self.weight_decay = batch_size, optimizer, lr, weight_decay
         self.device = resolve_device(device)
+        self.precision, self.deterministic = precision, deterministic
+        self.precision_of(teacher)  # a wrong one is refused here
         self._student_factory = student
 
-        self.train_set = as_image_set(train)
-        self.test_set = as_image_set(test) if test is not None else None
+        self.train_set = as_image_set(train, cache_dir=cache_dir)
+        self.test_set = as_image_set(test, cache_dir=cache_dir) if test is not None else None
         if val is not None:
-            self.val_set = as_image_set(val)
+            self.val_set = as_image_set(val, cache_dir=cache_dir)
         else:
             kept, cut = stratified_split(self.train_set.labels, val_share, seed=derive_seed("validation split"))
             self.train_set, self.val_set = self.train_set.subset(kept), self.train_set.subset(cut)
@@ -125,6 +140,8 @@ class ImageClassification:
         self.image_shape: tuple[int, int, int] = self.train_set.shape
 
         self.normalizer = self._create_normalizer(normalize)
+        self.train_set = make_resident(self.train_set, self.device)
+        self.val_set = make_resident(self.val_set, self.device)
         self.augmentation = create_augmentation("none" if self.is_streaming else augment, self.image_shape)
         self._view_table: tuple[int, Tensor] | None = None
         self.views = 1 if self.augmentation.name == "none" and not self.is_streaming else views
@@ -133,6 +150,8 @@ class ImageClassification:
         self.teacher_layer = _tap(teacher, self._example, teacher_layer, "teacher")
         self.teacher = teacher.to(self.device)
         self.frozen_teacher = FrozenTeacher(self.teacher, [self.teacher_layer.name])
+        half = self.precision_of(teacher).name == "bfloat16"
+        self.online_teacher = FrozenTeacher(self.teacher, [self.teacher_layer.name], fold=half)
         self.student_config: StudentConfig | None = None
         self.student_name = student_name or _name_of(student)
         self._wanted_layer = student_layer
@@ -201,6 +220,17 @@ class ImageClassification:
         if not isinstance(student, nn.Module):
             raise ValueError(f"student has to return a torch.nn.Module; it returned {type(student).__name__}.")
         return student
+
+    def precision_of(self, model: nn.Module) -> Precision:
+        """Give the precision in which a student, or a teacher that is asked online, runs."""
+        return choose_precision(self.precision, self.device, model, deterministic=self.deterministic)
+
+    def settings(self) -> AbstractContextManager[None]:
+        """Put the settings of torch that go with the precision in place for this process, and restore them.
+
+        Searches and `distill` do so; around `study.optimize` it is for you to decide.
+        """
+        return self.precision_of(self.teacher).settings()
 
     def view_table(self, view: int) -> Tensor:
         """Give the augmentation of every training image in one view [N, 3]: the same in every process."""
@@ -309,6 +339,16 @@ class ImageClassification:
             )
         return classes
 
+    def _check_scale(self) -> None:
+        """Say so where floating images look as if nobody had scaled them."""
+        some = self.train_set.batch(torch.arange(min(len(self.train_set), 64)))[0]
+        if (largest := float(some.abs().max())) > UNSCALED:
+            logger.warning(
+                "The images are floats up to %g, and floats are taken as they are. If the teacher was trained on "
+                "scaled ones, scale these, give them as uint8, or pass normalize=(mean, std).",
+                largest,
+            )
+
     def _starts_late(self) -> bool:
         return int(self.train_set.labels.min()) > 0
 
@@ -319,6 +359,7 @@ class ImageClassification:
             if isinstance(self.train_set, StreamingSet) and self.train_set.holds_bytes:
                 sample = torch.linspace(0, len(self.train_set) - 1, min(STATISTICS_IMAGES, len(self.train_set)))
                 return Normalizer.fit(self.train_set.batch(sample.long())[0])
+            self._check_scale()
             return Normalizer.identity()
         if normalize is None:
             return Normalizer.identity()

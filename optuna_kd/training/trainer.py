@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from optuna_kd.data import class_subset, stratified_subset
+from optuna_kd.data import StreamingSet
 from optuna_kd.distillers import DeadTermError, Distiller
-from optuna_kd.models import evaluating, memory_format
-from optuna_kd.models.knowledge import FrozenTeacher, Knowledge, logits_of
+from optuna_kd.models import memory_format
+from optuna_kd.models.knowledge import FrozenTeacher, Knowledge
 from optuna_kd.recipe import ProxyConfig, Recipe
-from optuna_kd.rewards import Metrics, MinibatchCKA
+from optuna_kd.rewards import Metrics
 from optuna_kd.seeds import derive_seed
+from optuna_kd.training.evaluation import evaluate
+from optuna_kd.training.lesson import Batch, Lesson, Rung
 from optuna_kd.training.memory import is_out_of_memory, memory_guard, release_memory
-from optuna_kd.training.offline import TeacherKnowledge, chunks, view_images
+from optuna_kd.training.offline import TeacherKnowledge
+from optuna_kd.training.proxy import proxy_images, proxy_student
 from optuna_kd.training.randomness import seeded
 from optuna_kd.training.rejection import LossRejected, OutOfMemory
 from optuna_kd.training.sparse import SparseWeights
 from optuna_kd.training.task import ImageClassification
+from optuna_kd.training.teacher_answers import prepare_view
 
 logger = logging.getLogger(__name__)
 
@@ -33,15 +36,6 @@ TERM_LIMIT = 1e4  # a term above this, or this many times its first value, has l
 GRADIENT_NORM = 5.0  # clips student and adapters together, so that no recipe hides in the adapter
 LEAST_IMAGES = 8  # of a piece of a batch, where memory is short
 WARMUP_STEPS = 0.1  # share of the first cycle over which the learning rate rises
-
-
-@dataclass(frozen=True)
-class Rung:
-    """A point in a training where it may be stopped: the epoch, and what the student scores there."""
-
-    epoch: int
-    metrics: Metrics
-    losses: dict[str, float] = field(default_factory=dict)
 
 
 class StudentTraining:
@@ -73,16 +67,13 @@ class StudentTraining:
         self.task, self.proxy, self.seed = task, proxy, seed
         config = recipe.distiller
         with memory_guard("building the student"):
-            self.distiller = Distiller(
-                config,
-                [task.student_layer.shape],
-                [task.teacher_layer.shape],
-                seed=derive_seed(seed, "distiller"),
-            ).to(task.device)
-            student = task.make_student(derive_seed(seed, "student")).to(task.device)
+            student, maps = proxy_student(task, proxy, seed)
+            self.distiller = Distiller(config, [maps], [task.teacher_layer.shape], seed=derive_seed(seed, "distiller"))
+            self.distiller.to(task.device)
             self.layout = memory_format(student, task.device)
-            self.student = student.to(memory_format=self.layout)
+            self.student = student.to(task.device).to(memory_format=self.layout)
         self.observer = task.observe(self.student)
+        self.precision, self._teacher_precision = map(task.precision_of, (self.student, task.teacher))
         self.indices, self.val_indices = proxy_images(task, proxy)
         self._validation = knowledge
         covered = knowledge is not None and knowledge.covers(self.indices)
@@ -92,7 +83,9 @@ class StudentTraining:
         self.knowledge = knowledge if covered and config.teacher_batchnorm == "eval" else None
         self._teacher: FrozenTeacher | None = None
         if config.terms and self.knowledge is None:
-            self._teacher = FrozenTeacher(task.teacher, [task.teacher_layer.name], batchnorm=config.teacher_batchnorm)
+            self._teacher = task.online_teacher
+            if config.teacher_batchnorm == "train":
+                self._teacher = FrozenTeacher(task.teacher, [task.teacher_layer.name], "train")
         chosen = recipe.training  # by the search, instead of what the task says
         self.batch_size = chosen.batch_size if chosen is not None else task.batch_size
         self.lr = chosen.lr if chosen is not None else task.lr
@@ -103,7 +96,8 @@ class StudentTraining:
         if proxy.sparsity:
             steps, seed = self.steps_per_epoch * proxy.epochs, derive_seed(seed, "sparse")
             self.sparse = SparseWeights(self.student, proxy.sparsity, steps=steps, seed=seed, regrow=proxy.regrow)
-        self._steps, self._pieces = 0, 1
+        self._steps = 0
+        self.pieces = 1  # into which batches are cut, where memory is short
         self._limit = max(EXPLODED * math.log(task.num_classes), LOWEST_LIMIT)
         self._first: dict[str, float] = {}
 
@@ -115,34 +109,44 @@ class StudentTraining:
                 not fit.
             optuna_kd.distillers.DeadTermError: If a term has no gradient after the first step.
         """
-        for epoch, losses in self.train():
-            metrics = self.evaluate()
-            if not math.isfinite(metrics.cross_entropy):
-                raise LossRejected(f"non-finite cross-entropy on the validation data after epoch {epoch}")
-            yield Rung(epoch, metrics, losses)
+        for event in self.lessons():
+            if isinstance(event, Rung):
+                yield event
+            else:
+                event.learn()
 
-    def evaluate(self) -> Metrics:
-        """Score the student on the validation data."""
-        with memory_guard("scoring the validation images"):
-            return evaluate(self.task, self.student, self._validation, self.val_indices)
+    def lessons(self) -> Iterator[Lesson | Rung]:
+        """Give every step of the training, to be learned by the caller before it asks for the next, and every rung.
 
-    def train(self) -> Iterator[tuple[int, dict[str, float]]]:
-        """Train from rung to rung without judging; give the epoch and the mean losses of the last one."""
+        Raises:
+            LossRejected: If the loss of an epoch explodes, or that on the validation data is not finite.
+        """
         # Paper (UniADS): reject L > 3·L₀, the first loss. Here: the cross-entropy alone, against that of guessing,
         # because the weights of the other terms may rise during the training.
-        limit = self._limit
         start = 0
         for end in self.proxy.rungs:
             losses: dict[str, float] = {}
             for epoch in range(start, end):
-                losses = self.train_epoch(epoch, cycle=(start, end))
-                if losses["cross_entropy"] > limit:
+                mean = _Mean()
+                for lesson in self._lessons_of(epoch, (start, end)):
+                    yield lesson
+                    mean.add(lesson.terms)
+                losses = mean.values()
+                if losses["cross_entropy"] > self._limit:
                     raise LossRejected(
                         f"exploding loss: a cross-entropy of {losses['cross_entropy']:.3g} in epoch {epoch + 1}, "
                         f"guessing has {math.log(self.task.num_classes):.3g}"
                     )
             start = end
-            yield end, losses
+            metrics = self.evaluate()
+            if not math.isfinite(metrics.cross_entropy):
+                raise LossRejected(f"non-finite cross-entropy on the validation data after epoch {end}")
+            yield Rung(end, metrics, losses)
+
+    def evaluate(self) -> Metrics:
+        """Score the student on the validation data."""
+        with memory_guard("scoring the validation images"):
+            return evaluate(self.task, self.student, self._validation, self.val_indices)
 
     def train_epoch(self, epoch: int, cycle: tuple[int, int]) -> dict[str, float]:
         """Train through one epoch of a cosine cycle (its first epoch, the one after its last).
@@ -150,32 +154,50 @@ class StudentTraining:
         Returns:
             The mean of every loss term and of their `total`.
         """
-        sums: dict[str, Tensor] = {}
+        mean = _Mean()
         for terms in self.steps(epoch, cycle):
-            for name, value in terms.items():
-                sums[name] = sums[name] + value if name in sums else value
-        return {name: float(value) / self.steps_per_epoch for name, value in sums.items()}
+            mean.add(terms)
+        return mean.values()
 
     def steps(self, epoch: int, cycle: tuple[int, int]) -> Iterator[dict[str, Tensor]]:
         """Train through one epoch, step by step; give the loss terms and their `total`, detached."""
+        for lesson in self._lessons_of(epoch, cycle):
+            lesson.learn()
+            yield lesson.terms
+
+    def _lessons_of(self, epoch: int, cycle: tuple[int, int]) -> Iterator[Lesson]:
         self.student.train()
         self.distiller.train()
         order = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
         shuffled = self.indices[torch.randperm(len(self.indices), generator=order)]
         size = min(self.batch_size, len(shuffled))
-        for step in range(self.steps_per_epoch):
-            batch = shuffled[step * size : (step + 1) * size]
+        batches = shuffled.split(size)[: self.steps_per_epoch]
+        for step, (indices, raw) in enumerate(zip(batches, self._read_ahead(epoch, batches), strict=True)):
             done = epoch + step / self.steps_per_epoch
             self._set_learning_rate(done, cycle)
-            terms = self._backward(epoch, step, batch, progress=done / self.proxy.epochs)
-            nn.utils.clip_grad_norm_(self.parameters, GRADIENT_NORM)
-            self.optimizer.step()
-            if self.sparse is not None:
-                self.sparse.after_step(self.optimizer)
-            self._steps += 1
-            yield terms
+            yield Lesson(self, epoch, step, indices, done / self.proxy.epochs, raw)
 
-    def _backward(self, epoch: int, step: int, batch: Tensor, progress: float) -> dict[str, Tensor]:
+    def _read_ahead(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor | None]:
+        data = self.task.train_set
+        if not isinstance(data, StreamingSet):
+            return iter([None] * len(batches))  # chosen when they are needed: that takes no time
+        seeds = [derive_seed(self.seed, "stream", epoch, step) for step in range(len(batches))]
+        return (raw for raw, _ in data.read_ahead(batches, seeds))
+
+    def learn(self, lesson: Lesson) -> None:
+        """Take one step of this training on its own."""
+        lesson.terms = self._backward(lesson)
+        self.update()
+
+    def update(self) -> None:
+        """Move the parameters by their gradients."""
+        nn.utils.clip_grad_norm_(self.parameters, GRADIENT_NORM)
+        self.optimizer.step()
+        if self.sparse is not None:
+            self.sparse.after_step(self.optimizer)
+        self._steps += 1
+
+    def _backward(self, lesson: Lesson) -> dict[str, Tensor]:
         """Leave the gradients of one batch in the parameters; give the loss terms and their `total`, detached.
 
         Where memory is short the batch is cut into pieces, whose gradients add up to those of the batch; normalisation
@@ -184,72 +206,88 @@ class StudentTraining:
         Raises:
             OutOfMemory: If pieces of 8 images are too large.
         """
+        count = len(lesson.indices)
         while True:
             try:
-                return self._accumulate(epoch, step, batch, progress)
+                return self._accumulate(lesson)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
             release_memory()  # here, where the error does not hold the tensors any more
-            self._pieces *= 2
-            images = -(-len(batch) // self._pieces)
+            self.pieces *= 2
+            images = -(-count // self.pieces)
             if images < LEAST_IMAGES:
-                raise OutOfMemory(f"out of memory with {2 * images} of {len(batch)} images at a time")
-            logger.warning("Out of memory: going on with %d of the %d images of a batch at a time.", images, len(batch))
+                raise OutOfMemory(f"out of memory with {2 * images} of {count} images at a time")
+            logger.warning("Out of memory: going on with %d of the %d images of a batch at a time.", images, count)
 
-    def _accumulate(self, epoch: int, step: int, batch: Tensor, progress: float) -> dict[str, Tensor]:
+    def _accumulate(self, lesson: Lesson) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
-        for number, piece in enumerate(batch.chunk(self._pieces)):
+        count = len(lesson.indices)
+        pieces = lesson.indices.chunk(self.pieces)
+        read = [None] * len(pieces) if lesson.raw is None else lesson.raw.chunk(self.pieces)
+        for number, (piece, raw) in enumerate(zip(pieces, read, strict=True)):
             # Dropout and its kin draw from the global generators.
-            with seeded(derive_seed(self.seed, "step", epoch, step, *([number] if number else []))):
-                terms = self._forward(epoch, step, piece, progress)
+            with seeded(lesson.seed(number)):
+                batch = self.load(lesson.epoch, lesson.step, piece, raw)
+                with self.precision.autocast():
+                    known = self.observer(batch.images)
+                terms = self.compare(batch, known, lesson.progress)
             total = torch.stack(list(terms.values())).sum()
-            self._reject(terms, total)
+            self.refuse(terms, float(total.detach()))
             if number == 0:
                 self.optimizer.zero_grad(set_to_none=True)
-            share = len(piece) / len(batch)
-            (total if self._pieces == 1 else share * total).backward()
+            share = len(piece) / count
+            (total if self.pieces == 1 else share * total).backward()
             for name, value in {**terms, "total": total}.items():
                 sums[name] = sums.get(name, 0) + share * value.detach()
         return sums
 
-    def load(self, epoch: int, step: int, batch: Tensor) -> tuple[int, Tensor, Tensor]:
-        """Give the view of an epoch, and prepared images [B, C, H, W] and labels [B] of one batch in it.
+    def load(self, epoch: int, step: int, indices: Tensor, raw: Tensor | None = None) -> Batch:
+        """Give training images in the view of an epoch.
 
         Args:
             epoch: Of the training.
             step: Of the epoch.
-            batch: Indices of training images [B].
+            indices: Of the images [B].
+            raw: These images [B, C, H, W], where they have been read already.
         """
         view = epoch if self._views is None else epoch % self._views
-        if self.task.is_streaming:
-            raw, labels = self.task.train_set.batch(batch, derive_seed(self.seed, "stream", epoch, step))
-            images, labels = self.task.prepare(raw), labels.to(self.task.device)
-        else:
-            images = view_images(self.task, view, batch)
-            labels = self.task.train_set.labels[batch].to(self.task.device)
-        return view, images.contiguous(memory_format=self.layout), labels
+        if raw is None:
+            raw, _ = self.task.train_set.batch(indices, derive_seed(self.seed, "stream", epoch, step))
+        images = prepare_view(self.task, view, indices, raw)
+        labels = self.task.train_set.labels[indices].to(self.task.device)
+        return Batch(view, indices, images.contiguous(memory_format=self.layout), labels)
 
-    def ask_teacher(self, view: int, batch: Tensor, images: Tensor) -> Knowledge:
+    def ask_teacher(self, batch: Batch) -> Knowledge:
         """Give what the teacher knows of a batch: stored, or from the images that `load` gave."""
         if self.knowledge is not None:
-            return self.knowledge.batch(view, batch, self.task.device)
+            return self.knowledge.batch(batch.view, batch.indices, self.task.device)
         assert self._teacher is not None
-        return self._teacher(images)
+        with self._teacher_precision.autocast():
+            return self._teacher(batch.images)
 
-    def _forward(self, epoch: int, step: int, batch: Tensor, progress: float) -> dict[str, Tensor]:
-        view, images, labels = self.load(epoch, step, batch)
-        known = self.observer(images)
+    def compare(self, batch: Batch, known: Knowledge, progress: float) -> dict[str, Tensor]:
+        """Give the loss terms of one batch.
+
+        Args:
+            batch: That `load` gave.
+            known: What the student knows of it.
+            progress: Share of the training that is over.
+
+        Raises:
+            LossRejected: If the first step has made the loss explode.
+            optuna_kd.distillers.DeadTermError: If a term has no gradient after the first step.
+        """
         if not self.distiller.config.terms:
-            return {"cross_entropy": F.cross_entropy(known.logits.float(), labels)}
-        taught = self.ask_teacher(view, batch, images)
+            return {"cross_entropy": F.cross_entropy(known.logits.float(), batch.labels)}
+        taught = self.ask_teacher(batch)
         if self._steps == 1:
-            if float(cross_entropy := F.cross_entropy(known.logits.detach().float(), labels)) > self._limit:
+            if float(cross_entropy := F.cross_entropy(known.logits.detach().float(), batch.labels)) > self._limit:
                 # Saturated outputs have no gradient either, but that is not the fault of the term.
                 raise LossRejected(f"exploding loss: a cross-entropy of {float(cross_entropy):.3g} after one step")
             # Not at the very first: a head that starts at zero has no gradient before it has moved.
             self._check_terms(known, taught)
-        terms: dict[str, Tensor] = self.distiller(known, taught, labels, progress=progress)
+        terms: dict[str, Tensor] = self.distiller(known, taught, batch.labels, progress=progress)
         return terms
 
     def _check_terms(self, known: Knowledge, taught: Knowledge) -> None:
@@ -263,9 +301,13 @@ class StudentTraining:
             raise DeadTermError({term.name: f"({term}) compares outputs without gradient" for term in detached})
         self.distiller.check_terms(known, taught)
 
-    def _reject(self, terms: dict[str, Tensor], total: Tensor) -> None:
-        value = float(total.detach())
-        if math.isfinite(value) and value < TERM_LIMIT:
+    def refuse(self, terms: dict[str, Tensor], total: float) -> None:
+        """Refuse a step whose loss, the sum of these terms, cannot be used.
+
+        Raises:
+            LossRejected: Naming the term.
+        """
+        if math.isfinite(total) and total < TERM_LIMIT:
             return
         for name, term in terms.items():
             size = float(term.detach())
@@ -287,72 +329,20 @@ class StudentTraining:
             group["lr"] = self.lr * max(factor, 0.01)
 
 
-def proxy_images(task: ImageClassification, proxy: ProxyConfig) -> tuple[Tensor, Tensor]:
-    """Choose the training and validation images of a proxy.
+class _Mean:
+    """The mean of loss terms over the steps of an epoch."""
 
-    They are the same for every trial of a task, so that recipes are compared and not subsets. A proxy on
-    some of the classes is judged on these classes alone.
-    """
-    train, val = torch.arange(len(task.train_set)), torch.arange(len(task.val_set))
-    if proxy.subset == 1:
-        return train, val
-    seed = derive_seed("proxy subset")
-    if proxy.subset_by == "images":
-        return torch.as_tensor(stratified_subset(task.train_set.labels, proxy.subset, seed)), val
-    train = torch.as_tensor(class_subset(task.train_set.labels, proxy.subset, seed))
-    val = val[torch.isin(task.val_set.labels, task.train_set.labels[train].unique())]
-    if len(val) < MinibatchCKA.MINIMUM:
-        raise ValueError(
-            f"A proxy on {proxy.subset:g} of the classes leaves {len(val)} validation images; at least "
-            f"{MinibatchCKA.MINIMUM} are needed. Use a larger subset."
-        )
-    return train, val
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
 
+    def add(self, terms: dict[str, Tensor]) -> None:
+        for name, value in terms.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._count += 1
 
-@torch.no_grad()
-def evaluate(
-    task: ImageClassification,
-    student: nn.Module,
-    knowledge: TeacherKnowledge | None = None,
-    indices: Tensor | None = None,
-) -> Metrics:
-    """Score a student in evaluation mode on validation images (by default all), beside the teacher."""
-    student.eval()
-    cka = MinibatchCKA()
-    correct, cross_entropy, l1 = 0, 0.0, 0.0
-    indices = torch.arange(len(task.val_set)) if indices is None else indices
-    with task.observe(student) as observer:
-        for part in chunks(len(indices)):
-            raw, labels = task.val_set.batch(indices[part])
-            images = task.prepare(raw)
-            labels = labels.to(task.device)
-            known = observer(images)
-            taught = (
-                task.teacher_knowledge(images)
-                if knowledge is None
-                else knowledge.validation(indices[part], task.device)
-            )
-            logits = known.logits.float()
-            correct += int((logits.argmax(1) == labels).sum())
-            cross_entropy += float(F.cross_entropy(logits, labels, reduction="sum"))
-            l1 += float((logits.softmax(1) - taught.logits.softmax(1)).abs().sum())
-            cka.update(known.features[0], taught.features[0])
-    count = len(indices)
-    return Metrics(correct / count, cross_entropy / count, cka.value(), l1 / count, task.num_classes)
-
-
-@torch.no_grad()
-def accuracy(task: ImageClassification, model: nn.Module, part: str) -> float:
-    """Share of correct classes of a model on `"val"` or `"test"`, in [0, 1]."""
-    data = {"val": task.val_set, "test": task.test_set}[part]
-    if data is None:
-        raise ValueError("The task has no test data.")
-    correct = 0
-    with evaluating(model):
-        for chunk in chunks(len(data)):
-            raw, labels = data.batch(torch.arange(len(data))[chunk])
-            correct += int((logits_of(model(task.prepare(raw))).argmax(1).cpu() == labels).sum())
-    return correct / len(data)
+    def values(self) -> dict[str, float]:
+        return {name: float(value) / self._count for name, value in self._sums.items()}
 
 
 def _create_optimizer(task: ImageClassification, parameters: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:

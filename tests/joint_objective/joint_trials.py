@@ -20,7 +20,7 @@ from optuna_kd.rewards import Metrics
 from optuna_kd.search_space import StudentSpace, UniADSSpace
 from optuna_kd.study import space_of
 from optuna_kd.training import ImageClassification
-from optuna_kd.training.trainer import Rung
+from optuna_kd.training.lesson import Rung
 
 Make = Callable[..., ImageClassification]
 Factory = Callable[[StudentConfig], nn.Module]
@@ -55,7 +55,7 @@ class Stub:
                 self.proxy = proxy
                 stub.trained.append(str(recipe.student))
 
-            def run(self) -> Iterator[Rung]:
+            def lessons(self) -> Iterator[Rung]:
                 scores = next(stub.scores)
                 if isinstance(scores, Exception):
                     raise scores

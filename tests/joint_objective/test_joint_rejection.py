@@ -20,7 +20,8 @@ from optuna_kd.recipe import DistillerConfig, OpConfig, Recipe, TermConfig
 from optuna_kd.rewards import Metrics
 from optuna_kd.study import space_of
 from optuna_kd.training import ImageClassification, LossRejected
-from optuna_kd.training.trainer import Rung, StudentTraining
+from optuna_kd.training.lesson import Rung
+from optuna_kd.training.trainer import StudentTraining
 
 LN_10 = math.log(10)
 
@@ -57,7 +58,7 @@ def test_a_loss_that_is_rejected_later_leaves_its_first_rung(
         def __init__(self, *_: Any, **__: Any) -> None:
             pass
 
-        def run(self) -> Iterator[Rung]:
+        def lessons(self) -> Iterator[Rung]:
             yield Rung(1, Metrics(0.5, 1.25, 0.5, 0.5, 10))
             raise LossRejected("exploding loss: features is 1e+05")
 

@@ -18,7 +18,7 @@ def knowing_teacher(make_task: Callable[..., Task], make_teacher: Callable[[int]
     """A teacher that knows its digits."""
     apprentice = make_task(student=lambda: make_teacher(0))
     training = StudentTraining(apprentice, Recipe(), ProxyConfig(epochs=12, rungs=(12,)), seed=0)
-    for _ in training.train():
+    for _ in training.run():
         pass
     training.observer.close()
     return training.student

@@ -17,6 +17,7 @@ from optuna_kd.training import (
     FullRun,
     ImageClassification,
     KnowledgeMismatchError,
+    StudentTraining,
     accuracy,
     distill,
     store_knowledge,
@@ -143,3 +144,19 @@ def test_knowledge_of_another_teacher_is_refused(
 def test_mean_and_sd() -> None:
     assert mean_and_sd([1.0, 3.0]) == (2.0, pytest.approx(2**0.5))
     assert mean_and_sd([1.0]) == (1.0, 0.0)
+
+
+def test_deterministic_algorithms_are_used_while_training_and_no_longer(
+    make_task: Callable[..., ImageClassification], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    update = StudentTraining.update
+
+    def spy(training: StudentTraining) -> None:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        update(training)
+
+    monkeypatch.setattr(StudentTraining, "update", spy)
+    distill(make_task(deterministic=True), "labels", epochs=1, seeds=1)
+    assert set(seen) == {True}
+    assert not torch.are_deterministic_algorithms_enabled()

@@ -46,12 +46,12 @@ def test_what_is_slow_is_named(task: ImageClassification, part: str, monkeypatch
 def test_it_trains_as_a_training_does(task: ImageClassification, monkeypatch: pytest.MonkeyPatch) -> None:
     """The backward pass in two pieces gives the gradients of the whole one."""
     one, other = training(task), training(task)
-    batch = one.indices[: one.batch_size]
+    indices = one.indices[: one.batch_size]
     monkeypatch.setattr("optuna_kd.training.profile.WARM_UP", 0)
     measure_parts(one, steps=1)
-    view, images, labels = other.load(0, 0, batch)
+    batch = other.load(0, 0, indices)
     other.student.train()
-    terms = other.distiller(other.observer(images), other.ask_teacher(view, batch, images), labels, progress=0.5)
+    terms = other.compare(batch, other.observer(batch.images), progress=0.5)
     other.optimizer.zero_grad()
     torch.stack(list(terms.values())).sum().backward()
     nn.utils.clip_grad_norm_(other.parameters, 5.0)

@@ -281,3 +281,14 @@ def test_another_test_set_is_another_task(make_task: Make, digits: dict[str, Any
         make_task(test=(np.zeros((10, 12, 12), dtype=np.uint8), np.arange(10)))
     with pytest.raises(ValueError, match="validation part has 3 images; at least 4"):
         make_task(val=(images[:3], labels[:3]))
+
+
+def test_floats_that_nobody_scaled_are_noticed(
+    make_task: Make, digits: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    images, labels = digits["train"]
+    make_task(train=(images.astype("float32") / 255, labels))
+    assert not [record for record in caplog.records if "floats" in record.message]
+    make_task(train=(images.astype("float32"), labels))
+    (message,) = [record.message for record in caplog.records if "floats" in record.message]
+    assert message.startswith("The images are floats up to 255, and floats are taken as they are.")

@@ -26,7 +26,8 @@ from optuna_kd.training import (
     evaluate,
     store_knowledge,
 )
-from optuna_kd.training.trainer import proxy_images
+from optuna_kd.training.lesson import Lesson
+from optuna_kd.training.proxy import proxy_images
 
 Make = Callable[..., ImageClassification]
 KD = Recipe.from_string("none|l2*5 + kl@4*1")
@@ -43,7 +44,7 @@ def train(
 ) -> StudentTraining:
     proxy = more.pop("proxy", ProxyConfig(epochs=epochs))
     training = StudentTraining(task, recipe, proxy, seed=seed, **more)
-    for _ in training.train():
+    for _ in training.run():
         pass
     return training
 
@@ -67,13 +68,13 @@ def test_recipes_share_initial_weights_and_batches(task: ImageClassification, kn
         batches: list[Tensor] = []
 
         class Spy(StudentTraining):
-            def _forward(self, epoch: int, step: int, batch: Tensor, progress: float) -> dict[str, Tensor]:
-                batches.append(batch)  # noqa: B023
-                return super()._forward(epoch, step, batch, progress)
+            def learn(self, lesson: Lesson) -> None:
+                batches.append(lesson.indices)  # noqa: B023
+                super().learn(lesson)
 
         training = Spy(task, recipe, ProxyConfig(epochs=2), seed=1, knowledge=knowledge)
         starts.append(checksum(training.student))
-        list(training.train())
+        list(training.run())
         seen.append(batches)
     assert starts[0] == starts[1]
     assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))
@@ -464,3 +465,27 @@ def test_a_sparse_proxy_keeps_its_zeros_and_is_repeatable(task: ImageClassificat
         students.append(training.student.state_dict())
     assert all(torch.equal(value, students[1][name]) for name, value in students[0].items())
     assert StudentTraining(task, recipe, ProxyConfig(epochs=3), seed=3).sparse is None
+
+
+def test_students_may_run_in_half_precision(task: ImageClassification, make_task: Make) -> None:
+    """Weights and losses stay float32, scores are those of a float32 network."""
+    half = make_task(precision="bfloat16")
+    training = StudentTraining(half, KD, ProxyConfig(epochs=2, rungs=(2,)), seed=0)
+    seen: list[torch.dtype] = []
+    training.distiller.register_forward_pre_hook(
+        lambda _, given: seen.extend(known.logits.dtype for known in given[:2])
+    )
+    (rung,) = training.run()
+    assert set(seen) == {torch.bfloat16}
+    assert {parameter.dtype for parameter in training.parameters} == {torch.float32}
+    (whole,) = StudentTraining(task, KD, ProxyConfig(epochs=2, rungs=(2,)), seed=0).run()
+    assert rung.losses["total"] == pytest.approx(whole.losses["total"], rel=0.1)
+    assert rung.losses["total"] != whole.losses["total"]
+    assert rung.metrics == evaluate(task, training.student)
+
+
+def test_a_precision_that_is_none_is_refused_with_the_task(make_task: Make) -> None:
+    with pytest.raises(ValueError, match=r"Unknown precision 'float16'\. Did you mean 'bfloat16'"):
+        make_task(precision="float16")
+    with pytest.raises(ValueError, match="deterministic=True goes with float32"):
+        make_task(precision="bfloat16", deterministic=True)

@@ -18,6 +18,7 @@ from optuna_kd.recipe import Options, Recipe, StudentConfig
 from optuna_kd.runner.jobs import WorkerSpec, run_full, run_proxy
 from optuna_kd.search_space import StudentSpace, UniADSSpace
 from optuna_kd.study import create_study
+from optuna_kd.training.together import learn_alone
 
 
 class Bricks(nn.Module):
@@ -118,9 +119,9 @@ def test_jobs_outside_of_the_study_train_the_student_of_their_recipe(empty: Plac
     assert isinstance(worker.objective, JointDistillationObjective)
     assert worker.objective.limits == {"parameters": 10}
     recipe = Recipe(Recipe.from_string("kl@4*1").distiller, student(width=0.5))
-    found = run_proxy(worker, recipe, seed=1)
+    found = learn_alone(run_proxy(worker, recipe, seed=1))
     assert found["recipe"] == str(recipe)
     assert 0 <= found["reward"] <= 1
     file = empty.folder / "deep" / "student.pt"
-    run_full(worker, recipe, epochs=1, index=0, file=str(file))
+    learn_alone(run_full(worker, recipe, epochs=1, index=0, file=str(file)))
     build(student(width=0.5)).load_state_dict(torch.load(file, weights_only=True))
