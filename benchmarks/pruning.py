@@ -41,6 +41,7 @@ from optuna_kd.seeds import derive_seed
 from optuna_kd.study import create_study, optimize, top_recipes
 from optuna_kd.training.full import distill
 from optuna_kd.training.offline import store_knowledge
+from optuna_kd.training.together import learn_alone
 
 ARMS = ("none", "default", "eta=2", "eta=3", "eta=4")
 RESULT = Path(__file__).parent / "results" / "pruning.json"
@@ -70,7 +71,7 @@ def run_search(arm: str, seed: int, trials: int) -> dict[str, object]:
     worker = Worker(task, objective, study, "mcts", seed, "benchmark")
     with Workers(1, lambda: worker, threads=1) as workers:
         run = Run(study, objective, workers, SilentReporter(), Clock(), seed)
-        control = run_proxy(worker, PLAIN_KD, derive_seed(seed, "control", str(PLAIN_KD)))
+        control = learn_alone(run_proxy(worker, PLAIN_KD, derive_seed(seed, "control", str(PLAIN_KD))))
         record_control_gaps(study, {int(rung): gap for rung, gap in control["gaps"].items()})
         optimize(study, objective, total_trials=trials)
         ledger = Ledger(None, "confirmation", metric="reward")
