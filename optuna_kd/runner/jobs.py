@@ -24,6 +24,7 @@ from optuna_kd.storages import RETRIES, create_storage, quietly
 from optuna_kd.study import SAMPLERS, SEEDED_PER_TRIAL
 from optuna_kd.training.full import FullRun, attempt_student, save_student
 from optuna_kd.training.offline import TeacherKnowledge
+from optuna_kd.training.profile import list_operations, measure_parts
 from optuna_kd.training.rejection import LossRejected
 from optuna_kd.training.task import ImageClassification
 from optuna_kd.training.together import Attempt, learn_together, next_rung
@@ -154,6 +155,28 @@ def run_trials(worker: Worker, orders: Sequence[int], most: int) -> list[dict[st
             error or _report(worker, number)
             for number, error in run_cohort(worker.study, worker.objective, missing(), most)
         ]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What takes the time of a training step, in a line and, if asked for, in full."""
+
+    summary: str
+    details: str
+
+
+def measure_step(worker: Worker, recipe: Recipe, in_full: bool) -> Measured:
+    """Time the parts of a training step, in the place of a trial: beside the others, as trials are."""
+    objective = worker.objective
+
+    def training() -> StudentTraining:
+        task = objective.task_of(recipe)
+        return StudentTraining(task, recipe, objective.proxy, seed=0, knowledge=objective.knowledge)
+
+    with worker.task.settings():
+        summary = str(measure_parts(training()))
+        details = f"{measure_parts(training(), steps=100)}\n\n{list_operations(training())}" if in_full else ""
+    return Measured(summary, details)
 
 
 def _report(worker: Worker, number: int) -> dict[str, Any]:

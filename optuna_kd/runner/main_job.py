@@ -27,7 +27,7 @@ from optuna_kd.pruners import REJECT_REASON
 from optuna_kd.recipe import Recipe, StudentConfig
 from optuna_kd.runner.confirmation import confirm
 from optuna_kd.runner.controls import LABELS_ONLY, PLAIN_KD, best_of_grid, control_recipes, run_controls
-from optuna_kd.runner.jobs import SESSION, WorkerSpec, run_full, run_trial, run_trials
+from optuna_kd.runner.jobs import SESSION, Measured, WorkerSpec, measure_step, run_full, run_trial, run_trials
 from optuna_kd.runner.ledger import SEED_SPACE, Ledger
 from optuna_kd.runner.plan import METHODS, PRUNED_SHARE, Plan
 from optuna_kd.runner.progress import Reporter, format_seconds
@@ -37,9 +37,7 @@ from optuna_kd.runner.storing import Storing
 from optuna_kd.runner.workers import Job, Outcome, Workers
 from optuna_kd.storages import quietly, retry_interrupted, show_storage
 from optuna_kd.study import count_complete, count_finished, recipe_of, record_confirmed, top_recipes
-from optuna_kd.training.profile import list_operations, measure_parts
 from optuna_kd.training.task import ImageClassification
-from optuna_kd.training.trainer import StudentTraining
 
 FAILURES = 3  # trials that fail one after another, after which a search gives up
 
@@ -88,6 +86,7 @@ class MainJob:
         self.setup, self.objective, self.study, self.plan = setup, setup.objective, setup.study, setup.plan
         self.say = setup.say
         self.began = datetime.now()  # as Optuna stamps its trials: local time
+        self._to_measure: Recipe | None = None  # of the first trial that trained
         self._told = False
         self.session = f"{os.getpid()}-{time.time_ns():x}"
         self.controls, self.confirmation, self.full = (
@@ -207,38 +206,32 @@ class MainJob:
                     raise outcome.error
                 continue
             failed_in_a_row = 0
-            if outcome.result["epochs"] and not self._told:
-                self._tell_what_binds(outcome.result["number"])
+            if isinstance(outcome.result, Measured):
+                self._tell_what_binds(outcome.result)
+                continue
+            if outcome.result["epochs"] and self._to_measure is None:
+                self._to_measure = recipe_of(self.study, self.study.trials[outcome.result["number"]])
             self.run.advance(outcome.result["epochs"] * self.objective.proxy.subset, self._best_so_far())
 
-    def _tell_what_binds(self, number: int) -> None:
-        """Time the parts of a step with the recipe of a trial, and write the whole profile if it is asked for."""
-        self._told = True
-        recipe = recipe_of(self.study, self.study.trials[number])
-
-        def training() -> StudentTraining:
-            objective = self.objective
-            return StudentTraining(
-                objective.task_of(recipe), recipe, objective.proxy, seed=0, knowledge=objective.knowledge
-            )
-
-        self.say.note(f"A step     {measure_parts(training())}")
-        if self.setup.profile:
+    def _tell_what_binds(self, measured: Measured) -> None:
+        """Say what takes the time of a step, and write the whole profile if it is asked for."""
+        self.say.note(f"A step     {measured.summary}")
+        if measured.details:
             self.setup.folder.mkdir(parents=True, exist_ok=True)
             file = self.setup.folder / "profile.txt"
-            text = f"{recipe}\n{measure_parts(training(), steps=100)}\n\n{list_operations(training())}\n"
-            file.write_text(text, encoding="utf-8")
+            file.write_text(f"{self._to_measure}\n{measured.details}\n", encoding="utf-8")
             self.say.note(f"Profile    {file}")
 
     def _trial_outcomes(self, after: float) -> Iterator[Outcome]:
         while self._is_missing_trials(after):  # again if one of the last to end has failed
             for outcome in self.run.workers.run(self._trial_jobs(after)):
-                if outcome.error is not None or self.plan.together == 1:
+                if not isinstance(outcome.result, list):
                     yield outcome
                     continue
                 for one in outcome.result:
                     is_error = isinstance(one, Exception)
                     yield Outcome(outcome.key, None if is_error else one, one if is_error else None)
+        yield from self.run.workers.run(self._measuring())  # where it was the only trial
 
     def _trial_jobs(self, after: float) -> Iterator[Job]:
         """One job per missing trial, drawn one by one: a budget may end them, and a failed trial frees its place.
@@ -247,6 +240,7 @@ class MainJob:
         """
         together = self.plan.together
         while self._is_missing_trials(after):
+            yield from self._measuring()
             if together == 1:
                 yield Job(f"trial {self._next_order()}", run_trial, (self._order,))
                 continue
@@ -254,6 +248,11 @@ class MainJob:
             while len(orders) < 2 * together and self._is_missing_trials(after):
                 orders.append(self._next_order())
             yield Job(f"trials {orders[0]} to {orders[-1]}", run_trials, (orders, together))
+
+    def _measuring(self) -> Iterator[Job]:
+        if self._to_measure is not None and not self._told:
+            self._told = True
+            yield Job("a step", measure_step, (self._to_measure, self.setup.profile))
 
     def _next_order(self) -> int:
         self._given += 1

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
-from loky import ProcessPoolExecutor
+from loky import ProcessPoolExecutor, cpu_count
 from loky.process_executor import TerminatedWorkerError
 
 Context = TypeVar("Context")
@@ -184,7 +184,8 @@ def _interrupts_blocked() -> Iterator[None]:
 
 def share_of_cores(workers: int) -> int:
     """Torch threads of each worker: its share of the cores, and never more than this process may use."""
-    return max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // workers))
+    # Physical cores that affinity and container leave to this process: a second thread on a core gains nothing.
+    return max(1, min(torch.get_num_threads(), cpu_count(only_physical_cores=True) // workers))
 
 
 _context: Any = None  # of this worker process, set by its initializer

@@ -49,9 +49,10 @@ def test_a_study_goes_on_with_the_knowledge_that_it_began_with(empty: Place) -> 
     empty.search(knowledge_limit=0)  # online for another reason
 
 
-def test_what_takes_the_time_is_said_and_written(empty: Place) -> None:
+@pytest.mark.parametrize("trials", [1, 4])
+def test_what_takes_the_time_is_said_and_written(empty: Place, trials: int) -> None:
     notes = Notes()
-    result = empty.search(progress=notes, profile=True)
+    result = empty.search(progress=notes, profile=True, trials=trials)
     (line,) = [line for line in notes.lines if line.startswith("A step")]
     assert all(f"{part} " in line for part in ("student", "teacher", "distiller", "data", "optimizer"))
     assert "(stored)" in line
