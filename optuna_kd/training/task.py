@@ -270,7 +270,10 @@ class ImageClassification:
 
     def describe(self) -> dict[str, Any]:
         """Everything that must not change inside a study, as plain JSON."""
+        # Of students still to be chosen each has its own; then only what was asked for by name counts.
+        precision = self.precision if self.is_open else self.precision_of(self.make_student(seed=0)).name
         return {
+            **({} if precision in ("auto", "float32") else {"precision": precision}),
             "data": self.train_set.checksum,
             "validation": self.val_set.checksum,
             "test": self.test_set.checksum if self.test_set is not None else "none",

@@ -283,6 +283,13 @@ def test_another_test_set_is_another_task(make_task: Make, digits: dict[str, Any
         make_task(val=(images[:3], labels[:3]))
 
 
+def test_a_precision_that_is_not_plain_belongs_to_the_study(make_task: Make) -> None:
+    """Small students are trained in float32 everywhere, unless it is asked otherwise."""
+    assert "precision" not in make_task().describe()
+    assert "precision" not in make_task(precision="float32").describe()
+    assert make_task(precision="bfloat16").describe()["precision"] == "bfloat16"
+
+
 def test_floats_that_nobody_scaled_are_noticed(
     make_task: Make, digits: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
