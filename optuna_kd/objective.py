@@ -80,7 +80,7 @@ class DistillationObjective:
                 "JointDistillationObjective, or task.with_student(config)."
             )
         self.task, self.proxy = task, proxy or ProxyConfig()
-        if not task.is_open:
+        if not task.is_open and self.proxy.narrow < 1:
             proxy_student(task, self.proxy, seed=0)  # that it can be built shows here, and not in a trial
         self.reward_name, self.reward = reward, REWARDS[reward]
         if isinstance(knowledge, str | Path):

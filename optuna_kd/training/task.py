@@ -271,7 +271,7 @@ class ImageClassification:
     def describe(self) -> dict[str, Any]:
         """Everything that must not change inside a study, as plain JSON."""
         # Of students still to be chosen each has its own; then only what was asked for by name counts.
-        precision = self.precision if self.is_open else self.precision_of(self.make_student(seed=0)).name
+        precision = self.precision if self.is_open else self._student_precision
         return {
             **({} if precision in ("auto", "float32") else {"precision": precision}),
             "data": self.train_set.checksum,
@@ -293,6 +293,7 @@ class ImageClassification:
         self.student_name = name or type(unwrap(fresh)).__name__
         self._check(fresh, "student")
         self.student_layer = _tap(fresh, self._example, self._wanted_layer, "student")
+        self._student_precision = self.precision_of(fresh).name
         self.student_parameters = sum(parameter.numel() for parameter in fresh.parameters())
         self._student_digest = hashlib.sha256(repr(fresh).encode()).hexdigest()[:16]
 
