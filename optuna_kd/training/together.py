@@ -145,11 +145,13 @@ class _Classroom:
             except NotStackableError as error:
                 logger.info("Students are trained one after another: %s.", error)
                 self._refused.add(key)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._most = len(group) // 2
-                logger.warning("Out of memory: going on with %d students at a time.", self._most)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    self._most = len(group) // 2
+                    logger.warning("Out of memory: going on with %d students at a time.", self._most)
+                else:  # of one of them: alone, it ends that one
+                    logger.info("Students are trained one after another: %s: %s", type(error).__name__, error)
+                    self._refused.add(key)
         if self._most is not None and len(group) > self._most:
             self._stacks.clear()
             release_memory()  # here, where the error does not hold the tensors any more

@@ -222,3 +222,11 @@ def test_what_is_left_when_the_caller_stops_is_closed(make_task: Make, monkeypat
     with pytest.raises(KeyboardInterrupt):
         next(running)
     assert sorted(closed) == [0, 1, 2, 3]
+
+
+def test_an_error_of_one_student_ends_that_one(make_task: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = trainings(make_task(student=Smooth))
+    monkeypatch.setattr(together[1].distiller, "forward", lambda *_, **__: 1 / 0)
+    found = dict(learn_together(map(attempt, together), most=4))
+    assert isinstance(found[1], ZeroDivisionError)
+    assert all(isinstance(found[index], list) for index in (0, 2, 3))
