@@ -172,7 +172,8 @@ class _Parcel:
         self._images = images
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Of all picklers only this one knows how torch passes on memory.
+        # Of all picklers only this one knows how torch passes on memory. The bytes come by a pipe from a process that
+        # this one has started; nothing pickled is read from a disk, a storage or a network.
         return pickle.loads, (bytes(ForkingPickler.dumps(self._images)),)
 
 
