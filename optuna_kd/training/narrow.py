@@ -30,6 +30,10 @@ HALF_COST = math.sqrt(0.5)  # of the channels: a convolution costs inputs times 
 LANES = 8
 
 
+class MissingPackageError(ImportError):
+    """An optional package is not installed; the message names it."""
+
+
 def narrow_student(model: nn.Module, keep: float = HALF_COST, *, example: Tensor, seed: int) -> nn.Module:
     """Give a smaller copy of an untrained student: the same layers by the same names, with fewer channels.
 
@@ -172,7 +176,7 @@ def _torch_pruning() -> Any:
     try:
         return importlib.import_module("torch_pruning")
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             f"Narrow students need one more package ({error}): pip install torch-pruning=={TORCH_PRUNING}. "
             "Students with masked weights (SparseWeights) do not."
         ) from error

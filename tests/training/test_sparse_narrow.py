@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from optuna_kd.cli import main
 from optuna_kd.models import checksum, count_flops, count_parameters, create_model
 from optuna_kd.training import narrow
 from optuna_kd.training.narrow import narrow_student
@@ -219,3 +220,16 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
     with pytest.raises(ImportError, match=f"pip install torch-pruning=={narrow.TORCH_PRUNING}"):
         narrow_student(build("resnet20"), example=IMAGES, seed=0)
+
+
+def test_a_missing_package_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(**_: Any) -> None:
+        narrow_student(create_model("resnet20", num_classes=10), 0.5, example=IMAGES, seed=0)
+
+    monkeypatch.setitem(sys.modules, "torch_pruning", None)
+    monkeypatch.setattr("optuna_kd.cli.app", command)
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "pip install torch-pruning" in capsys.readouterr().err
