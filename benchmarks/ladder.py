@@ -6,10 +6,11 @@ a subset of a fifth of the images and a fifth of the epochs give 25 by definitio
 last row minus searches by the first, is above -1.0 point.
 
 ResNet-56 teaches ResNet-20 on CIFAR-10: some images and few epochs on a CPU, all images on a GPU. The first row is
-plain: all images in all epochs, the teacher asked in every step, the student as it is, one candidate after another on
-all cores (or on one, if that is faster), and the data pipeline of this program. Every row is timed in fresh processes
-on the same recipes, drawn uniformly from Auto-KD's space; its speed-up counts what storing the teacher's answers takes,
-shared by 100 candidates. `CKAPruner` saves epochs on top of it and has a benchmark of its own (`pruning.py`).
+plain: all images in all epochs, float32, the teacher asked in every step, the student as it is, one candidate after
+another on all cores (or on one, if that is faster), and the data pipeline of this program. Every row is timed in fresh
+processes on the same recipes, drawn uniformly from Auto-KD's space; its speed-up counts what storing the teacher's
+answers takes, shared by 100 candidates. `CKAPruner` saves epochs on top of it and has a benchmark of its own
+(`pruning.py`).
 
 A search scores the same 16 recipes by the proxy of its row and takes the best; the final students learn by that
 recipe from all images in all epochs, those of both rows from the same seeds.

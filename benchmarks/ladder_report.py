@@ -107,7 +107,7 @@ def check_claims(rows: Mapping[str, Any], searches: Mapping[str, Any], *, on_gpu
 
 
 def print_table(content: Mapping[str, Any]) -> None:
-    line = "{:<42}{:>4}{:>18}{:>16}{:>18}{:>10}{:>16}"
+    line = "{:<51}{:>4}{:>18}{:>16}{:>18}{:>10}{:>16}"
     print(line.format("", "n", "s a candidate", "min for 100", "times faster", "MB", "accuracy"))
     for name, row in content["rows"].items():
         values = (shown(row["seconds"]), row["minutes_of_100"], shown(row["times_faster"]), shown(row["peak_mb"]))

@@ -36,6 +36,7 @@ class Row:
 
     Args:
         name: Of the row.
+        precision: As in `optuna_kd.ImageClassification`.
         is_offline: Whether the teacher's answers are stored before.
         sparsity: Share of the student's weights that are zero.
         narrow: Share of the student's channels that stay.
@@ -45,6 +46,7 @@ class Row:
     """
 
     name: str
+    precision: str = "auto"
     is_offline: bool = False
     sparsity: float = 0.0
     narrow: float = 1.0
@@ -60,15 +62,16 @@ class Row:
         )
 
 
-BASELINE, OFFLINE = Row("baseline"), Row("+ offline", is_offline=True)
+BASELINE, REDUCED = Row("baseline", precision="float32"), Row("+ bfloat16, where it gains")
+OFFLINE = replace(REDUCED, name="+ offline", is_offline=True)
 SPARSE = replace(OFFLINE, name="+ sparse (half of the weights)", sparsity=0.5)
 # Half of the weights are zeros that are multiplied like others; half of the operations are gone in a narrow student.
-NARROW = replace(OFFLINE, name="+ narrow instead (half of the operations)", narrow=HALF_COST)
-SUBSET = replace(NARROW, name="+ subset (a fifth of the images)", subset=0.2)
+NARROW = replace(OFFLINE, name="narrow instead of sparse (half of the operations)", narrow=HALF_COST)
+SUBSET = replace(SPARSE, name="+ subset (a fifth of the images)", subset=0.2)
 STOPPED = replace(SUBSET, name="+ early stop (a fifth of the epochs)", stop=0.2)
 LAST = replace(STOPPED, name="+ several at once", at_once=True)
 FIXED = replace(LAST, name="the last row on all images in all epochs", subset=1.0, stop=1.0)
-ROWS = (BASELINE, OFFLINE, SPARSE, NARROW, SUBSET, STOPPED, LAST, FIXED)
+ROWS = (BASELINE, REDUCED, OFFLINE, SPARSE, SUBSET, STOPPED, LAST, FIXED, NARROW)
 
 
 @dataclass(frozen=True)
@@ -225,7 +228,7 @@ class Bench:
         self.proxy = row.proxy(sizes.epochs)
         views = min(sizes.views, self.proxy.epochs)
         parts, teacher = load_parts(setting.data, sizes), load_teacher(setting.teacher, sizes)
-        self.task = create_task(parts, sizes, teacher, device=setting.device, views=views)
+        self.task = create_task(parts, sizes, teacher, device=setting.device, views=views, precision=row.precision)
         self.knowledge: TeacherKnowledge | None = None
         # The first answer makes a faster twin of the teacher, and imports much for it; that is no part of storing.
         self.task.teacher_knowledge(self.task.prepare(parts.val.images[:8]))

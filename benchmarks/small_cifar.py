@@ -120,6 +120,7 @@ def create_task(
     *,
     device: str = "auto",
     views: int | None = None,
+    precision: str = "auto",
 ) -> ImageClassification:
     """Give the task in which the students learn from a teacher.
 
@@ -129,6 +130,7 @@ def create_task(
         teacher: The trained teacher.
         device: As in `ImageClassification`.
         views: As in `ImageClassification`; None for those of `sizes`.
+        precision: As in `ImageClassification`.
     """
     return ImageClassification(
         teacher,
@@ -138,6 +140,7 @@ def create_task(
         parts.test,
         views=views or sizes.views,
         student_name=sizes.student,
+        precision=precision,
         **_shared(sizes, device),
     )
 

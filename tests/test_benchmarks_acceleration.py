@@ -109,7 +109,7 @@ def test_store_reads_whole_lines_of_the_same_sizes(tmp_path: Path) -> None:
 
 def test_rows_say_what_the_paper_does() -> None:
     assert rows.BASELINE.proxy(240) == rows.ProxyConfig(epochs=240, rungs=(240,))
-    assert rows.LAST.proxy(240) == rows.ProxyConfig(epochs=48, rungs=(48,), subset=0.2, narrow=0.5**0.5)
+    assert rows.LAST.proxy(240) == rows.ProxyConfig(epochs=48, rungs=(48,), subset=0.2, sparsity=0.5)
     assert rows.SPARSE.proxy(10).sparsity == 0.5
 
 
@@ -135,7 +135,6 @@ def test_too_few_images_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ladder_measures_once_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("torch_pruning", reason="the last row trains narrow students")
     monkeypatch.setattr(ladder, "QUICK", TINY)
     monkeypatch.setattr(ladder, "ROWS", (rows.BASELINE, rows.LAST))
     rows.bench_of.cache_clear()
