@@ -1,4 +1,4 @@
-"""The command line: `optuna-kd search | distill | spaces | export`."""
+"""The command line: `optuna-kd search | worker | distill | spaces | export`."""
 
 from __future__ import annotations
 
@@ -314,6 +314,52 @@ def search(
             runs=runs,
             profile=profile,
             dry_run=dry_run,
+        ),
+        console,
+    )
+
+
+@app.command()
+def worker(
+    storage: Annotated[str, typer.Option("--storage", help="Database URL of the search.", metavar="URL")],
+    study_name: Annotated[str, typer.Option("--study-name", help="The study, as the search names it.", metavar="NAME")],
+    workers: Annotated[int, typer.Option("--workers", help="Processes; each gets its share of the cores.", min=1)] = 1,
+    together: Annotated[
+        int | None, typer.Option("--together", help="Trials that a process trains at once. [default: 1]", min=1)
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option("--trials", help="Total of the study. [default: the search's]", min=1)
+    ] = None,
+    timeout: Annotated[
+        str | None, typer.Option("--timeout", help="After which no trial begins, e.g. 1h30m.", metavar="DURATION")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Where the data are here. [default: as there]", metavar="SOURCE")
+    ] = None,
+    teacher_checkpoint: Checkpoint = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, ... [default: as there]")] = None,
+    runs: Annotated[
+        Path | None, typer.Option("--runs", help="Where interrupted trials keep their state. [default: as there]")
+    ] = None,
+) -> None:
+    """Run trials of a search that is under way, from another terminal or another machine.
+
+    It takes the search's own options from the study, and ends when the study has its trials.
+    """
+    from optuna_kd.commands import WorkerOptions, run_worker
+
+    run_worker(
+        WorkerOptions(
+            storage=storage,
+            study_name=study_name,
+            workers=workers,
+            together=together,
+            trials=trials,
+            timeout=timeout,
+            data=data,
+            teacher_checkpoint=teacher_checkpoint,
+            device=device,
+            runs=runs,
         ),
         console,
     )

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+import optuna
 from rich.console import Console
 from torch import nn
 
@@ -18,17 +20,20 @@ from optuna_kd.objective import DistillationObjective
 from optuna_kd.presets import RECIPES
 from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig
 from optuna_kd.rewards import REWARDS
+from optuna_kd.runner.crew import Setup
 from optuna_kd.runner.estimate import estimate, seconds_per_step
+from optuna_kd.runner.join import join
 from optuna_kd.runner.plan import METHODS, Plan, check_method, parse_duration
 from optuna_kd.runner.progress import create_reporter, format_seconds
-from optuna_kd.runner.search import check_shareable, search
+from optuna_kd.runner.search import COMMAND, check_shareable, create_objective, search
 from optuna_kd.runner.teacher import check_teacher, teacher_file
 from optuna_kd.runner.workers import share_of_cores
+from optuna_kd.samplers.nsga.guide import TOTAL_TRIALS
 from optuna_kd.search_options import SearchOptions, chosen_proxy, chosen_space, confirm_pair
 from optuna_kd.search_space import SPACES, Space, UniADSSpace, create_space
 from optuna_kd.storages import create_storage
 from optuna_kd.student import export_onnx
-from optuna_kd.study import SAMPLERS
+from optuna_kd.study import SAMPLERS, load_study
 from optuna_kd.task_options import (
     DIGITS,
     SEARCHED_SEEDS,
@@ -114,6 +119,7 @@ def run_search(options: SearchOptions, console: Console) -> None:
             profile=options.profile,
             name=f"{options.method}-{splits.name}-{options.student_name}".replace("/", "-"),
             student_config=None if options.chooses_student else StudentConfig(options.student_name),
+            command=options.to_dict(),
         )
     finally:
         reporter.close()
@@ -122,6 +128,75 @@ def run_search(options: SearchOptions, console: Console) -> None:
     if result.front:
         console.print(f"Front      {result.directory / 'front'}", highlight=False, soft_wrap=True)
     console.print(f"Dashboard  optuna-dashboard {options.storage}", highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerOptions:
+    """The options of `optuna-kd worker`; those that are None are the search's."""
+
+    storage: str
+    study_name: str
+    workers: int
+    together: int | None
+    trials: int | None
+    timeout: str | None
+    data: str | None
+    teacher_checkpoint: Path | None
+    device: str | None
+    runs: Path | None
+
+
+def run_worker(options: WorkerOptions, console: Console) -> None:
+    """Run trials of a study that `optuna-kd search` has begun, here or elsewhere."""
+    opened = create_storage(options.storage)
+    try:
+        study = load_study(options.study_name, storage=opened)
+    except KeyError:
+        names = ", ".join(name for name in optuna.get_all_study_names(opened) if "/" not in name) or "none"
+        raise ValueError(f"There is no study {options.study_name!r} in this storage; there are: {names}.") from None
+    stored = study.user_attrs.get(COMMAND)
+    if stored is None:
+        raise ValueError(
+            f"The study {options.study_name!r} was not begun by `optuna-kd search`, so its task is unknown here. In a "
+            "script, call optuna_kd.optimize(study, objective, total_trials=...) on every machine."
+        )
+    total = options.trials or study.user_attrs.get(TOTAL_TRIALS)
+    budget = parse_duration(options.timeout) if options.timeout else None
+    given = {name: getattr(options, name) for name in ("data", "teacher_checkpoint", "device", "runs")}
+    searched = SearchOptions.from_dict(
+        stored,
+        **{name: value for name, value in given.items() if value is not None},
+        storage=options.storage, study_name=options.study_name, workers=options.workers, together=options.together,
+        timeout=None, dry_run=False,
+    )  # fmt: skip
+    limits = {"max_params": searched.max_params, "max_flops": searched.max_flops}
+    limits |= {"max_latency_ms": searched.max_latency_ms, "budget": searched.budget_params}
+    splits = load_splits(searched)
+    proxy = chosen_proxy(searched, splits, suitable_defaults(searched, splits))
+    plan = Plan(trials=total, budget=budget, workers=options.workers, together=options.together or 1)
+    check_shareable(options.storage, 2)
+    reporter = create_reporter(True, console)
+    try:
+        task = create_task(searched, splits, say=reporter)
+        join(
+            Setup(
+                task=task,
+                teacher=check_teacher(task),
+                objective=create_objective(task, searched.preset, proxy, searched.reward, limits, searched.screen),
+                study=study,
+                plan=plan,
+                storage=opened,
+                shared=options.storage,
+                sampler=searched.sampler or searched.preset.sampler,
+                seed=searched.seed,
+                storing=searched.storing,
+                folder=searched.runs / study.study_name,
+                say=reporter,
+                student_config=None,
+            )
+        )
+    finally:
+        reporter.close()
 
 
 def run_distill(options: TaskOptions, recipe_file: Path, out: Path, console: Console) -> None:
@@ -237,11 +312,13 @@ __all__ = [
     "DIGITS",
     "SearchOptions",
     "TaskOptions",
+    "WorkerOptions",
     "create_task",
     "dry_run",
     "load_splits",
     "run_distill",
     "run_export",
     "run_search",
+    "run_worker",
     "show_spaces",
 ]

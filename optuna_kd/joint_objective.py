@@ -20,11 +20,13 @@ from optuna_kd.goals import GOALS
 from optuna_kd.models import count_flops, count_parameters, latency_ms, student_label
 from optuna_kd.objective import DistillationObjective, trial_seed
 from optuna_kd.pruners import REJECT_REASON, reason_to_reject, reject, report, should_prune, values_at
+from optuna_kd.pruners.reporting import reported_steps
 from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig
 from optuna_kd.rewards import Metrics
 from optuna_kd.search_space import DeadCell, Space, UniADSSpace
 from optuna_kd.seeds import derive_seed
 from optuna_kd.study import RECIPE, StudyMismatchError, settings_of, space_of
+from optuna_kd.training.checkpoint import Checkpoint
 from optuna_kd.training.diswot import rank_students
 from optuna_kd.training.lesson import Rung
 from optuna_kd.training.offline import TeacherKnowledge
@@ -61,7 +63,8 @@ class JointDistillationObjective(DistillationObjective):
         screen: Share of the students, those with the lowest training-free score of DisWOT (`rank_students`), that
             are not trained; in [0, 1). Counting parameters orders students better than the score does
             (`benchmarks/diswot.py`), so it is off by default.
-        knowledge: As for `DistillationObjective`.
+        knowledge: As for `DistillationObjective`; likewise:
+        checkpoints: Where trials keep their state.
 
     Raises:
         ValueError: For a task with one student, or a limit that is not positive.
@@ -81,13 +84,14 @@ class JointDistillationObjective(DistillationObjective):
         budget: float | None = None,
         screen: float = 0.0,
         knowledge: TeacherKnowledge | str | Path | None = None,
+        checkpoints: str | Path | None = None,
     ) -> None:
         if not task.is_open:
             raise ValueError(
                 "This task has one student, so there is none to choose. Pass a function that takes a StudentConfig as "
                 "`student` of the task, or use DistillationObjective."
             )
-        super().__init__(task, proxy=proxy or self.DEFAULT_PROXY, knowledge=knowledge)
+        super().__init__(task, proxy=proxy or self.DEFAULT_PROXY, knowledge=knowledge, checkpoints=checkpoints)
         given = (max_params, max_flops, max_latency_ms)
         self.limits = {name: limit for name, limit in zip(LIMITS.values(), given, strict=True) if limit is not None}
         for name, limit in {**self.limits, "budget": budget}.items():
@@ -102,22 +106,40 @@ class JointDistillationObjective(DistillationObjective):
     def attempt(self, trial: Trial) -> Attempt[float | tuple[float, ...]]:
         """Run one trial, as `DistillationObjective.attempt` does."""
         space, seed = self.bind(trial.study)
-        goals = goals_of(trial.study)
         recipe = space.suggest(trial)
         trial.set_user_attr(RECIPE, str(Recipe(recipe.distiller, training=recipe.training)))
         trial.set_user_attr(STUDENT, student_label(recipe.student) if recipe.student else "")
         task, costs = self._admit(trial, recipe)
+        checkpoint = self.checkpoint_of(trial, recipe)
+        with checkpoint.until_the_end():
+            return (yield from self._learn_student(trial, recipe, trial_seed(seed, trial), checkpoint, task, costs))
+
+    def _learn_student(
+        self,
+        trial: Trial,
+        recipe: Recipe,
+        seed: int,
+        checkpoint: Checkpoint,
+        task: ImageClassification,
+        costs: Mapping[str, float],
+    ) -> Attempt[tuple[float, ...]]:
+        goals = goals_of(trial.study)
         started = time.perf_counter()
         rung: Rung | None = None
         values: tuple[float, ...] = ()
+        inherited = reported_steps(trial)
         try:
-            seeded = trial_seed(seed, trial)
-            training = StudentTraining(task, recipe, self.proxy, seed=seeded, knowledge=self.knowledge)
+            training = StudentTraining(
+                task, recipe, self.proxy, seed=seed, knowledge=self.knowledge, checkpoint=checkpoint
+            )
             events = training.lessons()
             while (passed := (yield from next_rung(events))) is not None:
                 rung = passed
                 values = self._values(goals, rung.metrics, costs)
-                report(trial, values, rung.epoch)
+                if rung.epoch < max(inherited, default=0):
+                    continue  # it was judged there before it was interrupted, and went on
+                if rung.epoch not in inherited:
+                    report(trial, values, rung.epoch)
                 collapsed = reason_to_reject(validation=rung.metrics.cross_entropy, num_classes=task.num_classes)
                 if collapsed is not None and not self._is_early(trial, goals, rung.epoch):
                     raise reject(trial, collapsed)

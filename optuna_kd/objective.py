@@ -13,16 +13,20 @@ import optuna
 from optuna.study import Study
 from optuna.trial import Trial
 
+from optuna_kd import stopping
 from optuna_kd.distillers import InvalidChainError, probe_cells
 from optuna_kd.pruners import record_gap, reject, should_prune
 from optuna_kd.pruners import report as report_values
-from optuna_kd.pruners.reporting import Values
+from optuna_kd.pruners.reporting import Values, reported_steps
 from optuna_kd.recipe import ProxyConfig, Recipe
 from optuna_kd.rewards import REWARDS, Metrics
 from optuna_kd.search_space import TWO_CLASSES, DeadCell, Space
 from optuna_kd.seeds import derive_seed
+from optuna_kd.stopping import TrainingInterrupted
+from optuna_kd.storages import original_number
 from optuna_kd.study import (
     RECIPE,
+    STUDY_ID,
     TASK,
     StudyMismatchError,
     freeze_space,
@@ -30,6 +34,7 @@ from optuna_kd.study import (
     settings_of,
     space_of,
 )
+from optuna_kd.training.checkpoint import Checkpoint
 from optuna_kd.training.lesson import Rung
 from optuna_kd.training.offline import TeacherKnowledge, store_affordable
 from optuna_kd.training.proxy import proxy_images, proxy_student
@@ -39,6 +44,8 @@ from optuna_kd.training.together import Attempt, learn_alone, next_rung
 from optuna_kd.training.trainer import StudentTraining
 
 logger = logging.getLogger(__name__)
+
+CHECKPOINT_LIMIT = 4 * 2**30  # bytes of all checkpoints of a folder
 
 _STORING = threading.Lock()
 
@@ -56,6 +63,8 @@ class DistillationObjective:
         reward: "bounded", "paper", "ce", "ce-l1" or "accuracy" (Auto-KD eq. 3 and Table 9).
         knowledge: Stored outputs of the teacher, or the file that holds them; None stores what fits into
             memory at the first trial (nothing where the data are read anew in every epoch).
+        checkpoints: Folder in which trials keep their state at every rung, so that one whose process was killed goes on
+            from there, wherever it runs again; None keeps none, and it begins anew. The result is the same.
 
     Raises:
         UnknownNameError: For an unknown reward.
@@ -73,6 +82,7 @@ class DistillationObjective:
         proxy: ProxyConfig | None = None,
         reward: str = "bounded",
         knowledge: TeacherKnowledge | str | Path | None = None,
+        checkpoints: str | Path | None = None,
     ) -> None:
         if task.is_open and not self.chooses_student:
             raise ValueError(
@@ -90,6 +100,7 @@ class DistillationObjective:
         self._knowledge = knowledge
         self._asked = knowledge is not None
         self._described: dict[str, Any] | None = None
+        self.checkpoints = None if checkpoints is None else Path(checkpoints)
 
     @property
     def knowledge(self) -> TeacherKnowledge | None:
@@ -120,29 +131,34 @@ class DistillationObjective:
         recipe = space.suggest(trial)
         trial.set_user_attr(RECIPE, str(recipe))
         trial.set_user_attr("parameters", self.task.student_parameters)
+        checkpoint = self.checkpoint_of(trial, recipe)
+        with checkpoint.until_the_end():
+            return (yield from self._learn(trial, recipe, trial_seed(seed, trial), checkpoint))
+
+    def _learn(self, trial: Trial, recipe: Recipe, seed: int, checkpoint: Checkpoint) -> Attempt[float]:
         started = time.perf_counter()
         rung: Rung | None = None
+        inherited = reported_steps(trial)
         try:
             training = StudentTraining(
-                self.task,
-                recipe,
-                self.proxy,
-                seed=trial_seed(seed, trial),
-                knowledge=self.knowledge,
+                self.task, recipe, self.proxy, seed=seed, knowledge=self.knowledge, checkpoint=checkpoint
             )
             events = training.lessons()
             while (passed := (yield from next_rung(events))) is not None:
                 rung = passed
-                trial.report(self.reward(rung.metrics), rung.epoch)
-                record_gap(trial, rung.epoch, rung.metrics.gap)
-                if rung.epoch < self.proxy.epochs and trial.should_prune():
+                if rung.epoch not in inherited:
+                    trial.report(self.reward(rung.metrics), rung.epoch)
+                    record_gap(trial, rung.epoch, rung.metrics.gap)
+                is_judged = rung.epoch < max(inherited, default=0)  # before it was interrupted, and went on
+                if rung.epoch < self.proxy.epochs and not is_judged and trial.should_prune():
                     raise optuna.TrialPruned(f"pruned at epoch {rung.epoch}")
         except InvalidChainError as error:
             raise reject(trial, f"cannot be built: {error}") from None
         except LossRejected as rejected:
             # At the rung that it did not reach it counts as the worst, whatever it was worth before.
-            missed = next(epoch for epoch in self.proxy.rungs if rung is None or epoch > rung.epoch)
-            trial.report(self.reward(Metrics.useless(self.task.num_classes)), missed)
+            last = max([*inherited, rung.epoch if rung is not None else 0])
+            for missed in [epoch for epoch in self.proxy.rungs if epoch > last][:1]:
+                trial.report(self.reward(Metrics.useless(self.task.num_classes)), missed)
             raise reject(trial, str(rejected)) from None
         finally:
             trial.set_user_attr("seconds", round(time.perf_counter() - started, 3))
@@ -150,6 +166,15 @@ class DistillationObjective:
                 self._record(trial, rung)
         assert rung is not None  # a proxy has at least one rung
         return self.reward(rung.metrics)
+
+    def checkpoint_of(self, trial: Trial, recipe: Recipe) -> Checkpoint:
+        """Give the file in which a trial keeps its state; one that runs another again has that one's."""
+        if self.checkpoints is None:
+            return Checkpoint(None)
+        study, number = trial.study, _number_of(trial)
+        name = f"{study.user_attrs.get(STUDY_ID, study.study_name)}-{number}".replace("/", "-")
+        described = {**(self._described or {}), "recipe": recipe.to_dict(), "trial": number}
+        return Checkpoint(self.checkpoints / f"{name}.ckpt", described, limit=CHECKPOINT_LIMIT)
 
     def check(self, space: Space, *, objectives: int) -> None:
         """Refuse a space, or a number of objectives, that this objective cannot serve.
@@ -282,12 +307,17 @@ class FunctionObjective:
         recipe = space_of(trial.study).suggest(trial)
         trial.set_user_attr(RECIPE, str(recipe))
 
+        inherited = reported_steps(trial)
+
         def report(step: int, reward: Values, gap: float | None = None) -> None:
-            report_values(trial, reward, step)
-            if gap is not None:
-                record_gap(trial, step, gap)
-            if should_prune(trial):
+            if step not in inherited:
+                report_values(trial, reward, step)
+                if gap is not None:
+                    record_gap(trial, step, gap)
+            if step >= max(inherited, default=0) and should_prune(trial):
                 raise optuna.TrialPruned(f"pruned at step {step}")
+            if stopping.is_asked():
+                raise TrainingInterrupted
 
         started = time.perf_counter()
         try:
@@ -323,8 +353,11 @@ class FunctionObjective:
 
 def trial_seed(study_seed: int, trial: Trial) -> int:
     """Derive the seed of a trial; one that runs an interrupted trial again has that trial's seed."""
-    stored = trial.study.get_trials(deepcopy=False)[trial.number]
-    return derive_seed(study_seed, "trial", int(stored.system_attrs.get("failed_trial", trial.number)))
+    return derive_seed(study_seed, "trial", _number_of(trial))
+
+
+def _number_of(trial: Trial) -> int:
+    return original_number(trial.study.get_trials(deepcopy=False)[trial.number])
 
 
 __all__ = [

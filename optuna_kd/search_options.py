@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from optuna_kd.data import DataSplits
 from optuna_kd.models import STUDENTS
@@ -51,6 +53,26 @@ class SearchOptions(TaskOptions):
     confirm: str
     runs: Path
     dry_run: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give what makes the same task and objective elsewhere, as plain JSON: all but where the study is."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        left_out = ("storage", "study_name", "config", "dry_run", "profile", "workers", "together", "timeout")
+        return {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in values.items()
+            if name not in left_out
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any], **changes: Any) -> SearchOptions:
+        """Take back what `to_dict` gave; `changes` are what is otherwise here, and what it leaves out."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        values = {name: value for name, value in stored.items() if name in known} | changes
+        for name in ("teacher_checkpoint", "knowledge_dir", "runs"):
+            if isinstance(values.get(name), str):
+                values[name] = Path(values[name])
+        return cls(**values)
 
     @property
     def storing(self) -> Storing:

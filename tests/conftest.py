@@ -1,12 +1,17 @@
-"""What tests share: one torch thread, and a small task on real digits."""
+"""What tests share: one torch thread, a small task on real digits, and empty databases."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from server import Server
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -88,3 +93,32 @@ def quiet_optuna() -> Iterator[None]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     yield
     optuna.logging.set_verbosity(before)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server that runs."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    from server import Server
+
+    running = Server()
+    try:
+        running.start()
+        yield running
+    finally:
+        running.remove()
+
+
+@pytest.fixture
+def postgres(server: Server) -> str:
+    """The URL of an empty PostgreSQL database."""
+    return server.create_database()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, of each kind in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'kd.db'}"
+    url: str = request.getfixturevalue("postgres")
+    return url

@@ -22,7 +22,7 @@ from optuna_kd.registry import UnknownNameError
 from optuna_kd.rewards import REWARDS, Metrics
 from optuna_kd.search_space import AutoKDSpace, DeadCell
 from optuna_kd.seeds import derive_seed
-from optuna_kd.storages import retry_interrupted
+from optuna_kd.storages import retire_trial
 from optuna_kd.study import (
     RECIPE,
     TASK,
@@ -344,7 +344,7 @@ def test_seeds_come_from_study_and_trial_and_a_retry_keeps_its_own(tmp_path: Pat
     with pytest.warns(UserWarning, match="Heartbeat"):
         interrupted = study.ask()
     space_of(study).suggest(interrupted)
-    retry_interrupted(study, study.trials[2])
+    retire_trial(study, study.trials[2])
     study.optimize(FunctionObjective(train), n_trials=2)
     assert seeds == [derive_seed(9, "trial", number) for number in (0, 1, 2, 4)]
     assert study.trials[3].params == study.trials[2].params

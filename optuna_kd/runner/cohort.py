@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterable, Iterator
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from optuna_kd._compat import heartbeat
 from optuna_kd.objective import DistillationObjective
-from optuna_kd.storages import quietly
+from optuna_kd.stopping import TrainingInterrupted
+from optuna_kd.storages import quietly, retire_trial
+from optuna_kd.study.optimizing import end_trial
 from optuna_kd.training.together import Attempt, learn_together
 
 Values = float | tuple[float, ...]
@@ -30,12 +32,12 @@ def run_cohort(
     Args:
         study: The study; its pruner stops trials as ever.
         objective: What each trial is.
-        trials: That `ask` gave; drawn one by one, each when a place is free.
+        trials: That `next_trial` gave; drawn one by one, each when a place is free.
         most: How many are trained at a time.
 
     Returns:
         For each trial as it ends, its number, and what it raised if it failed. One that was pruned or rejected has not
-        failed.
+        failed, nor has one that was interrupted, which is queued to run again.
     """
     asked: list[Trial] = []
     beating: dict[int, contextlib.ExitStack] = {}
@@ -59,22 +61,16 @@ def run_cohort(
             stack.close()
 
 
-def ask(study: Study) -> Trial:
-    """Ask for a trial that `run_cohort` is going to run.
-
-    Optuna warns that trials that are asked for do not show that their process is alive; these do.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Heartbeat of storage", category=UserWarning)
-        return study.ask()
-
-
 def _tell(study: Study, trial: Trial, outcome: Values | Exception) -> Exception | None:
     if isinstance(outcome, optuna.TrialPruned):
-        study.tell(trial, state=TrialState.PRUNED)
+        end_trial(study, trial, state=TrialState.PRUNED)
+    elif isinstance(outcome, TrainingInterrupted):
+        retire_trial(study, study.trials[trial.number])
+    elif isinstance(outcome, UpdateFinishedTrialError):  # another process took it for lost, and it runs again
+        pass
     elif isinstance(outcome, Exception):
-        study.tell(trial, state=TrialState.FAIL)
+        end_trial(study, trial, state=TrialState.FAIL, reason=repr(outcome))
         return outcome
     else:
-        study.tell(trial, outcome)
+        end_trial(study, trial, outcome)
     return None

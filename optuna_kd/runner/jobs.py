@@ -11,17 +11,19 @@ from typing import Any
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import BaseStorage
 from optuna.study import Study
-from optuna.trial import Trial, TrialState
+from optuna.trial import Trial
 
-from optuna_kd.objective import DistillationObjective
+from optuna_kd import stopping
+from optuna_kd.objective import CHECKPOINT_LIMIT, DistillationObjective
 from optuna_kd.recipe import Recipe
 from optuna_kd.rewards import REWARDS, Metrics
-from optuna_kd.runner.cohort import ask, run_cohort
-from optuna_kd.seeds import derive_seed
-from optuna_kd.storages import RETRIES, create_storage, quietly
-from optuna_kd.study import SAMPLERS, SEEDED_PER_TRIAL
+from optuna_kd.runner.cohort import run_cohort
+from optuna_kd.storages import PATIENCE, create_storage
+from optuna_kd.study import SETTINGS, STUDY_ID, TASK, create_sampler
+from optuna_kd.study.optimizing import next_trial
+from optuna_kd.training.checkpoint import Checkpoint
 from optuna_kd.training.full import FullRun, attempt_student, save_student
 from optuna_kd.training.offline import TeacherKnowledge
 from optuna_kd.training.profile import list_operations, measure_parts
@@ -31,7 +33,6 @@ from optuna_kd.training.together import Attempt, learn_together, next_rung
 from optuna_kd.training.trainer import StudentTraining
 
 SESSION = "session"  # user attribute of a trial: which run of the command it belongs to
-ORDER = "order"  # likewise: which of its trials it is
 
 Training = tuple[Callable[..., Attempt[dict[str, Any]]], tuple[Any, ...]]
 
@@ -43,15 +44,9 @@ class Worker:
     task: ImageClassification
     objective: DistillationObjective
     study: Study
-    sampler: str | BaseSampler
     seed: int
     session: str
-
-    def seed_sampler(self, order: int) -> None:
-        """Prepare the sampler for a trial of the study, the `order`-th to be run."""
-        if isinstance(self.sampler, str) and self.sampler not in SEEDED_PER_TRIAL:
-            # Optuna's samplers hold one random state each: two workers, or a resumed study, would repeat it.
-            self.study.sampler = SAMPLERS[self.sampler](derive_seed(self.seed, "sampler", order))
+    checkpoints: Path | None
 
     @property
     def knowledge(self) -> TeacherKnowledge | None:
@@ -73,6 +68,7 @@ class WorkerSpec:
         pruner: The pruner.
         seed: Of the study.
         session: Of this run of the command.
+        checkpoints: Folder in which trainings keep their state.
     """
 
     task: ImageClassification
@@ -85,75 +81,45 @@ class WorkerSpec:
     pruner: BasePruner
     seed: int
     session: str
+    checkpoints: Path | None
 
     def __call__(self) -> Worker:
         """Create the context."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        objective = self.objective(self.task, **self.options)
+        objective = self.objective(self.task, **self.options, checkpoints=self.checkpoints)
         objective.use(TeacherKnowledge.load(self.knowledge, self.task) if self.knowledge else None)
-        sampler = self.sampler if isinstance(self.sampler, BaseSampler) else SAMPLERS[self.sampler](self.seed)
+        sampler = self.sampler if isinstance(self.sampler, BaseSampler) else create_sampler(self.sampler, self.seed)
         study = optuna.load_study(
             study_name=self.study_name,
-            storage=create_storage(self.storage),
+            storage=create_storage(self.storage, patience=PATIENCE),
             sampler=sampler,
             pruner=self.pruner,
         )
-        return Worker(self.task, objective, study, self.sampler, self.seed, self.session)
+        return Worker(self.task, objective, study, self.seed, self.session, self.checkpoints)
 
 
-def run_trial(worker: Worker, order: int) -> dict[str, Any]:
-    """Run one trial of the study.
-
-    Args:
-        worker: The context.
-        order: Which trial of the study this is going to be, for samplers that have no seed per trial.
-    """
-    worker.seed_sampler(order)
-    ran: dict[str, int] = {}
-
-    def objective(trial: Trial) -> float | tuple[float, ...]:
-        trial.set_user_attr(SESSION, worker.session)
-        ran["number"] = trial.number
-        return worker.objective(trial)
-
-    try:
-        with worker.task.settings():
-            worker.study.optimize(objective, n_trials=1)
-    except KeyboardInterrupt:  # Optuna has closed the trial as failed; but it was stopped, so it comes again
-        if ran:
-            with quietly():
-                RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)(worker.study, worker.study.trials[ran["number"]])
-        raise
-    return _report(worker, ran["number"])
-
-
-def run_trials(worker: Worker, orders: Sequence[int], most: int) -> list[dict[str, Any] | Exception]:
-    """Run several trials of the study side by side, `most` at a time; give what came of each.
-
-    A job that runs again because its process was killed leaves out what it had finished.
+def run_trials(worker: Worker, total: int | None, count: int, most: int) -> list[dict[str, Any] | Exception]:
+    """Run some trials of the study side by side; give what came of each.
 
     Args:
         worker: The context.
-        orders: As for `run_trial`.
+        total: Finished and running trials that the study may have, whoever runs them; None for any number.
+        count: How many are run; fewer where there is no place for more, or where it is to stop.
         most: How many are trained at a time.
     """
-    trials = worker.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-    done = {trial.user_attrs.get(ORDER) for trial in trials if trial.user_attrs.get(SESSION) == worker.session}
 
-    def missing() -> Iterator[Trial]:
-        for order in orders:
-            if order in done:
-                continue
-            worker.seed_sampler(order)
-            trial = ask(worker.study)
+    def trials() -> Iterator[Trial]:
+        for _ in range(count):
+            trial = None if stopping.is_asked() else next_trial(worker.study, total)
+            if trial is None:
+                return
             trial.set_user_attr(SESSION, worker.session)
-            trial.set_user_attr(ORDER, order)
             yield trial
 
     with worker.task.settings():
         return [
             error or _report(worker, number)
-            for number, error in run_cohort(worker.study, worker.objective, missing(), most)
+            for number, error in run_cohort(worker.study, worker.objective, trials(), most)
         ]
 
 
@@ -227,8 +193,9 @@ def run_full(worker: Worker, recipe: Recipe, epochs: int, index: int, file: str 
     task = worker.objective.task_of(recipe)
     try:
         run, student = yield from attempt_student(
-            task, recipe, epochs=epochs, seed=worker.seed, index=index, knowledge=worker.knowledge
-        )
+            task, recipe, epochs=epochs, seed=worker.seed, index=index, knowledge=worker.knowledge,
+            checkpoint=_checkpoint_of(worker, recipe, epochs, index),
+        )  # fmt: skip
     except LossRejected as rejected:
         chance = 1 / worker.task.num_classes
         test = None if worker.task.test_set is None else chance
@@ -239,6 +206,15 @@ def run_full(worker: Worker, recipe: Recipe, epochs: int, index: int, file: str 
         path.parent.mkdir(parents=True, exist_ok=True)
         save_student(student.state_dict(), path)
     return {"recipe": str(recipe), "epochs": epochs, **dataclasses.asdict(run)}
+
+
+def _checkpoint_of(worker: Worker, recipe: Recipe, epochs: int, index: int) -> Checkpoint:
+    if worker.checkpoints is None:
+        return Checkpoint(None)
+    study = worker.study.user_attrs
+    described = {"study": [study.get(SETTINGS), study.get(TASK)], "recipe": recipe.to_dict(), "epochs": epochs}
+    name = f"{study.get(STUDY_ID)}-{recipe.digest}-{epochs}-{index}.ckpt"
+    return Checkpoint(worker.checkpoints / name, {**described, "index": index}, limit=CHECKPOINT_LIMIT)
 
 
 def train_all(worker: Worker, trainings: Sequence[Training]) -> list[dict[str, Any]]:

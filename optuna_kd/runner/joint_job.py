@@ -23,7 +23,6 @@ from optuna_kd.runner.plan import METHODS, PRUNED_SHARE
 from optuna_kd.runner.result import LABELS, PLAIN, SEARCHED, TUNED, FrontRow, OptionRow, SearchResult
 from optuna_kd.runner.workers import Job
 from optuna_kd.samplers import UniADSSampler
-from optuna_kd.samplers.nsga.guide import TOTAL_TRIALS
 from optuna_kd.study import count_complete, count_finished, front, recipe_of, record_confirmed
 from optuna_kd.training.full import student_card
 
@@ -43,8 +42,6 @@ class JointJob(MainJob):
         after = run.proxy_cost * (controls + recipes * seeds) + plan.epochs * (plan.seeds * METHODS + FRONT)
         trials = max(0, (plan.trials or 0) - count_finished(self.study))
         run.clock.planned = run.proxy_cost * PRUNED_SHARE * trials + after
-        if plan.trials is not None:
-            self.study.set_user_attr(TOTAL_TRIALS, plan.trials)
         self._run_trials(after)
         self._require_complete()
         self._front = front(self.study)

@@ -10,10 +10,12 @@ from typing import Any
 
 from optuna.study import Study
 
+from optuna_kd import stopping
 from optuna_kd.objective import DistillationObjective
 from optuna_kd.runner.jobs import Worker, train_all
 from optuna_kd.runner.progress import Reporter
 from optuna_kd.runner.workers import Job, Workers
+from optuna_kd.stopping import TrainingInterrupted
 
 
 @dataclass
@@ -74,14 +76,17 @@ class Run:
 
         def bundles() -> Iterator[Job]:
             coming = iter(trainings)
-            while bundle := list(itertools.islice(coming, self.together)):
+            while not stopping.is_asked() and (bundle := list(itertools.islice(coming, self.together))):
                 keys[bundle[0].key] = [job.key for job in bundle]
                 yield Job(bundle[0].key, train_all, ([(job.function, job.arguments) for job in bundle],))
 
         for outcome in self.workers.run(bundles()):
+            if isinstance(outcome.error, TrainingInterrupted):
+                continue  # those of other workers may have ended
             if outcome.error is not None:
                 raise outcome.error
             yield from zip(keys[outcome.key], outcome.result, strict=True)
+        stopping.check()
 
     def advance(self, epochs: float, text: str = "") -> None:
         """Count one finished piece of work and its epochs."""

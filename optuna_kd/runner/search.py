@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import optuna
 from optuna.pruners import BasePruner
@@ -19,13 +19,15 @@ from sqlalchemy.exc import ArgumentError
 from optuna_kd.joint_objective import JointDistillationObjective
 from optuna_kd.objective import DistillationObjective
 from optuna_kd.recipe import ProxyConfig, StudentConfig
+from optuna_kd.runner.crew import Setup
 from optuna_kd.runner.joint_job import JointJob
-from optuna_kd.runner.main_job import MainJob, Setup
+from optuna_kd.runner.main_job import MainJob
 from optuna_kd.runner.plan import Plan, check_method, parse_duration
 from optuna_kd.runner.progress import Reporter, create_reporter
 from optuna_kd.runner.result import SearchResult
 from optuna_kd.runner.storing import Storing
 from optuna_kd.runner.teacher import check_teacher
+from optuna_kd.samplers.nsga.guide import TOTAL_TRIALS
 from optuna_kd.search_space import Space, UniADSSpace, create_space
 from optuna_kd.storages import DEFAULT_URL, create_storage, is_shareable
 from optuna_kd.study import METHODS, SAMPLERS, STUDY_ID, Method, create_study, require_same
@@ -34,6 +36,7 @@ from optuna_kd.training.task import ImageClassification
 
 TOGETHER = 8  # trials at a time on a GPU, which a single small student leaves idle
 KNOWLEDGE = "optuna_kd_knowledge"  # user attribute of a study: how the teacher is asked
+COMMAND = "optuna_kd_command"  # user attribute of a study: the options of `optuna-kd search`, without its storage
 
 
 def search(
@@ -70,6 +73,7 @@ def search(
     profile: bool = False,
     name: str | None = None,
     student_config: StudentConfig | None = None,
+    command: Mapping[str, Any] | None = None,
 ) -> SearchResult:
     """Find a recipe, or a student and its recipe; train it so and with the controls, and compare them honestly.
 
@@ -111,6 +115,7 @@ def search(
         profile: Write what takes the time of a training step to `profile.txt` beside the results.
         name: First part of a derived study name; None is the method.
         student_config: The student by its registered name, for the recipe file; None for a student of your own.
+        command: How to make the task again, as plain JSON; kept with the study for `optuna-kd worker`.
 
     Raises:
         StudyMismatchError: If the study exists with other settings; both are named.
@@ -128,7 +133,7 @@ def search(
     limits = {"max_params": max_params, "max_flops": max_flops, "max_latency_ms": max_latency_ms}
     limits["budget"] = budget_params
     check_method(method, objectives=objectives, sampler=sampler, reward=reward, limits=limits, screen=screen)
-    objective = _objective(task, preset, proxy, reward, limits, screen)
+    objective = create_objective(task, preset, proxy, reward, limits, screen)
     space = space if isinstance(space, Space) else create_space(space or preset.space)
     objective.check(space, objectives=len(objectives or preset.objectives) or 1)
     feasible = objective.find_feasible(space) if isinstance(objective, JointDistillationObjective) else None
@@ -159,6 +164,10 @@ def search(
             load_if_exists=True,
         )
         tie_knowledge(study, mode)
+        if plan.trials is not None:
+            study.set_user_attr(TOTAL_TRIALS, plan.trials)
+        if command is not None:
+            study.set_user_attr(COMMAND, dict(command))
         folder = Path(directory) / study.study_name
         if is_shareable(storage):  # in memory every run is another study, and its results take the place of the last
             set_aside(folder, study, reporter)
@@ -222,7 +231,7 @@ def begin_with(study: Study, space: Space, student: StudentConfig) -> None:
         study.enqueue_trial(dict(space.student.values_of(student)))
 
 
-def _objective(
+def create_objective(
     task: ImageClassification,
     preset: Method,
     proxy: ProxyConfig | None,
@@ -230,6 +239,7 @@ def _objective(
     limits: Mapping[str, float | None],
     screen: float,
 ) -> DistillationObjective:
+    """Create the objective of a method."""
     if preset.objectives:
         return JointDistillationObjective(task, proxy=proxy, screen=screen, **limits)  # type: ignore[arg-type]
     return DistillationObjective(task, proxy=proxy, reward=reward)

@@ -15,11 +15,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 from loky import ProcessPoolExecutor, cpu_count
 from loky.process_executor import TerminatedWorkerError
+
+from optuna_kd import stopping
 
 Context = TypeVar("Context")
 
@@ -59,6 +62,7 @@ class Workers(Generic[Context]):
         create_context: Called once in every process; its result is the first argument of each job.
         threads: Torch threads of each process; None shares the cores out.
         on_crash: Called when worker processes died; their unfinished jobs run again afterwards.
+        stop_file: There as soon as trainings are to stop (`optuna_kd.stopping`).
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Workers(Generic[Context]):
         *,
         threads: int | None = None,
         on_crash: Callable[[], None] = lambda: None,
+        stop_file: Path | None = None,
     ) -> None:
         if count < 1:
             raise ValueError(f"workers must be >= 1; got {count!r}.")
@@ -75,6 +80,7 @@ class Workers(Generic[Context]):
         self.threads = threads or share_of_cores(count)
         self._create_context = create_context
         self._on_crash = on_crash
+        self._stop_file = stop_file
         self._executor: ProcessPoolExecutor | None = None
         self._context: Context | None = None
 
@@ -157,7 +163,7 @@ class Workers(Generic[Context]):
             self._executor = ProcessPoolExecutor(
                 max_workers=self.count,
                 initializer=_start_worker,
-                initargs=(self._create_context, self.threads),
+                initargs=(self._create_context, self.threads, self._stop_file),
                 env=self._environment(),
             )
         with _interrupts_blocked():
@@ -192,10 +198,11 @@ _context: Any = None  # of this worker process, set by its initializer
 _failure: Exception | None = None  # why there is no context
 
 
-def _start_worker(create_context: Callable[[], Any], threads: int) -> None:
+def _start_worker(create_context: Callable[[], Any], threads: int, stop_file: Path | None) -> None:
     global _context, _failure
     # Ctrl-C reaches the whole process group; the parent decides what happens then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stopping.listen(stop_file)
     threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(threads)
     try:

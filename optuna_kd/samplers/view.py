@@ -18,7 +18,13 @@ from optuna_kd.samplers.surrogate.slots import PathLog, Slots
 from optuna_kd.samplers.surrogate.structure import Structure
 from optuna_kd.samplers.tree import Tree, path_of
 
-_RETRIES = "retry_history"  # where Optuna's RetryHeartbeatStaleTrialCallback keeps the trials that it runs again
+# Where Optuna's RetryHeartbeatStaleTrialCallback keeps the trials that it runs again, and the first of them.
+_RETRIES, _ORIGINAL = "retry_history", "failed_trial"
+
+
+def number_of(trial: FrozenTrial) -> int:
+    """Give the number from which a trial draws: its own, or that of the interrupted one that it runs again."""
+    return int(trial.system_attrs.get(_ORIGINAL, trial.number))
 
 
 class TrialsView(ABC):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from optuna_kd.models import create_student, unwrap
 from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig
 from optuna_kd.seeds import derive_seed
+from optuna_kd.training.checkpoint import NO_CHECKPOINT, Checkpoint
 from optuna_kd.training.evaluation import accuracy
 from optuna_kd.training.offline import TeacherKnowledge, store_affordable
 from optuna_kd.training.task import ImageClassification
@@ -191,12 +192,15 @@ def attempt_student(
     seed: int,
     index: int,
     knowledge: TeacherKnowledge | None = None,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
 ) -> Attempt[tuple[FullRun, nn.Module]]:
     """Train one student in full, as `train_student` does, step by step: alone or beside others."""
     started = time.perf_counter()
     schedule = ProxyConfig(epochs=epochs, rungs=(epochs,))
-    training = StudentTraining(task, recipe, schedule, seed=derive_seed(seed, "full", index), knowledge=knowledge)
-    rung = yield from next_rung(training.lessons())
+    seed = derive_seed(seed, "full", index)
+    with checkpoint.until_the_end():
+        training = StudentTraining(task, recipe, schedule, seed=seed, knowledge=knowledge, checkpoint=checkpoint)
+        rung = yield from next_rung(training.lessons())
     assert rung is not None  # its one and only
     seconds = time.perf_counter() - started
     training.observer.close()

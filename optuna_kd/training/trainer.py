@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from optuna_kd.models.knowledge import FrozenTeacher, Knowledge
 from optuna_kd.recipe import ProxyConfig, Recipe
 from optuna_kd.rewards import Metrics
 from optuna_kd.seeds import derive_seed
+from optuna_kd.training.checkpoint import NO_CHECKPOINT, Checkpoint
 from optuna_kd.training.evaluation import evaluate
 from optuna_kd.training.lesson import Batch, Lesson, Rung
 from optuna_kd.training.memory import is_out_of_memory, memory_guard, release_memory
@@ -50,6 +53,7 @@ class StudentTraining:
         proxy: Length, rungs and subset.
         seed: Of this training.
         knowledge: Stored outputs of the teacher; None asks it online.
+        checkpoint: Where its state is kept, to go on from there when it is interrupted.
 
     Raises:
         optuna_kd.distillers.InvalidChainError: If the distiller cannot be built on these maps.
@@ -63,8 +67,9 @@ class StudentTraining:
         *,
         seed: int,
         knowledge: TeacherKnowledge | None = None,
+        checkpoint: Checkpoint = NO_CHECKPOINT,
     ) -> None:
-        self.task, self.proxy, self.seed = task, proxy, seed
+        self.task, self.proxy, self.seed, self.checkpoint = task, proxy, seed, checkpoint
         config = recipe.distiller
         with memory_guard("building the student"):
             student, maps = proxy_student(task, proxy, seed)
@@ -100,6 +105,9 @@ class StudentTraining:
         self.pieces = 1  # into which batches are cut, where memory is short
         self._limit = max(EXPLODED * math.log(task.num_classes), LOWEST_LIMIT)
         self._first: dict[str, float] = {}
+        self._epochs = 0  # that are over
+        if (state := checkpoint.load()) is not None:
+            self.load_state_dict(state)
 
     def run(self) -> Iterator[Rung]:
         """Train from rung to rung, giving what the student scores on the validation data at each.
@@ -118,15 +126,19 @@ class StudentTraining:
     def lessons(self) -> Iterator[Lesson | Rung]:
         """Give every step of the training, to be learned by the caller before it asks for the next, and every rung.
 
+        One that goes on from a checkpoint gives only what is left of it.
+
         Raises:
             LossRejected: If the loss of an epoch explodes, or that on the validation data is not finite.
+            TrainingInterrupted: If it was asked to stop.
         """
         # Paper (UniADS): reject L > 3·L₀, the first loss. Here: the cross-entropy alone, against that of guessing,
         # because the weights of the other terms may rise during the training.
-        start = 0
-        for end in self.proxy.rungs:
+        for start, end in itertools.pairwise((0, *self.proxy.rungs)):
+            if end <= self._epochs:
+                continue
             losses: dict[str, float] = {}
-            for epoch in range(start, end):
+            for epoch in range(max(start, self._epochs), end):
                 mean = _Mean()
                 for lesson in self._lessons_of(epoch, (start, end)):
                     yield lesson
@@ -137,11 +149,41 @@ class StudentTraining:
                         f"exploding loss: a cross-entropy of {losses['cross_entropy']:.3g} in epoch {epoch + 1}, "
                         f"guessing has {math.log(self.task.num_classes):.3g}"
                     )
-            start = end
+                self._epochs = epoch + 1
+                if self._epochs < end:
+                    self.checkpoint.after_epoch(self.state_dict, at_rung=False)
             metrics = self.evaluate()
             if not math.isfinite(metrics.cross_entropy):
                 raise LossRejected(f"non-finite cross-entropy on the validation data after epoch {end}")
             yield Rung(end, metrics, losses)
+            if end < self.proxy.epochs:  # and nobody has ended it there
+                self.checkpoint.after_epoch(self.state_dict, at_rung=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give all that the rest of the training depends on, as tensors and numbers.
+
+        There are no random states: what is drawn in a step derives from the seed and the step.
+        """
+        return {
+            "student": self.student.state_dict(),
+            "distiller": self.distiller.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "sparse": self.sparse.state_dict() if self.sparse is not None else None,
+            "epochs": self._epochs,
+            "steps": self._steps,
+            "pieces": self.pieces,
+            "first": dict(self._first),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state that `state_dict` of the same training gave."""
+        self.student.load_state_dict(state["student"])
+        self.distiller.load_state_dict(state["distiller"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.sparse is not None:
+            self.sparse.load_state_dict(state["sparse"])
+        self._epochs, self._steps, self.pieces = state["epochs"], state["steps"], state["pieces"]
+        self._first = dict(state["first"])
 
     def evaluate(self) -> Metrics:
         """Score the student on the validation data."""

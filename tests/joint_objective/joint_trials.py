@@ -51,7 +51,7 @@ class Stub:
         stub = self
 
         class Training:
-            def __init__(self, task: Any, recipe: Recipe, proxy: ProxyConfig, *, seed: int, knowledge: Any) -> None:
+            def __init__(self, task: Any, recipe: Recipe, proxy: ProxyConfig, **_: Any) -> None:
                 self.proxy = proxy
                 stub.trained.append(str(recipe.student))
 

@@ -15,8 +15,10 @@ from small_searches import Notes, Place, Task
 
 from optuna_kd import DistillationObjective, create_study
 from optuna_kd.recipe import ProxyConfig
-from optuna_kd.runner.cohort import ask, run_cohort
+from optuna_kd.runner import jobs
+from optuna_kd.runner.cohort import run_cohort
 from optuna_kd.study import count_finished
+from optuna_kd.study.optimizing import next_trial
 from optuna_kd.training.together import Attempt
 
 PROXY = ProxyConfig(epochs=2, rungs=(1, 2))
@@ -28,7 +30,9 @@ def new_study(**arguments: Any) -> optuna.Study:
 
 def some(study: optuna.Study, count: int) -> Iterator[Trial]:
     for _ in range(count):
-        yield ask(study)
+        trial = next_trial(study, None)
+        assert trial is not None
+        yield trial
 
 
 def test_trials_side_by_side_are_those_one_after_another(teaching_task: Task) -> None:
@@ -92,13 +96,16 @@ def test_trials_show_that_they_are_alive(teaching_task: Task, tmp_path: Path) ->
 
 
 def test_a_search_runs_trials_together(teaching_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    study_ask = optuna.Study.ask
-    monkeypatch.setattr(optuna.Study, "ask", lambda study, *_: asked.append(0) or study_ask(study))
+    most = []
+    monkeypatch.setattr(
+        jobs, "run_cohort", lambda study, objective, trials, at_once: most.append(at_once) or run_cohort(
+            study, objective, trials, at_once
+        )
+    )  # fmt: skip
     arguments: dict[str, Any] = {"trials": 5, "epochs": 1, "seeds": 2, "confirm": 0, "proxy": PROXY, "together": 2}
     place, notes = Place(teaching_task, tmp_path, {**arguments, "study_name": "small"}), Notes()
     result = place.search(progress=notes)
-    assert len(asked) == 5
+    assert set(most) == {2}
     assert count_finished(result.study) == 5
     assert notes.phases["Search"] == (5, 0)
     assert count_finished(place.search(trials=7, workers=2).study) == 7

@@ -15,7 +15,7 @@ from torch import nn
 
 from optuna_kd.objective import DistillationObjective
 from optuna_kd.recipe import ProxyConfig
-from optuna_kd.runner.jobs import Worker, WorkerSpec, run_trial
+from optuna_kd.runner.jobs import Worker, WorkerSpec, run_trials
 from optuna_kd.runner.workers import Job, Workers
 from optuna_kd.storages import create_storage
 from optuna_kd.study import create_study
@@ -45,7 +45,7 @@ def measure(worker: Worker) -> list[tuple[float, tuple[int, int]]]:
     """Run all trials in this process; give its memory, and what is alive, after the early and the late ones."""
     levels = []
     for order in range(1, LATE + 1):
-        run_trial(worker, order)
+        run_trials(worker, None, 1, 1)
         if order in (EARLY, LATE):
             levels.append((resident(), alive()))
     return levels
@@ -72,6 +72,7 @@ def test_memory_returns_to_its_level(task: Task, tmp_path: Path, processes: int)
         pruner=study.pruner,
         seed=0,
         session="memory",
+        checkpoints=tmp_path / "checkpoints",
     )
     with Workers(processes, spec, threads=1) as workers:
         (outcome,) = workers.run([Job("measure", measure)])

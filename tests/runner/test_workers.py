@@ -325,7 +325,7 @@ def test_a_context_that_cannot_be_made_is_told_by_the_jobs(monkeypatch: pytest.M
         raise ValueError("no such storage")
 
     try:
-        workers_module._start_worker(create, torch.get_num_threads())
+        workers_module._start_worker(create, torch.get_num_threads(), None)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, handler)

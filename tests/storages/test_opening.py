@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+import re
 import sqlite3
-import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -17,7 +14,7 @@ from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from optuna_kd.storages import StorageError, create_storage, retry_interrupted, show_storage
+from optuna_kd.storages import StorageError, create_storage, retire_trial, show_storage
 from optuna_kd.study import create_study, load_study, optimize, space_of
 
 pytestmark = [
@@ -122,13 +119,13 @@ def test_a_missing_folder_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_an_interrupted_trial_is_closed_and_queued_with_its_parameters(tmp_path: Path) -> None:
     study = create_study(storage=f"sqlite:///{tmp_path / 'kd.db'}", seed=0)
     recipe = space_of(study).suggest(study.ask())
-    retry_interrupted(study, study.trials[0])
+    retire_trial(study, study.trials[0])
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
     again = study.ask()
     assert again.number == 1
     assert space_of(study).suggest(again) == recipe
     # Interrupted once more, it still knows which trial it repeats.
-    retry_interrupted(study, study.trials[1])
+    retire_trial(study, study.trials[1])
     assert study.trials[2].system_attrs["failed_trial"] == 0
     optimize(study, objective, total_trials=1)
     assert study.trials[2].state == TrialState.COMPLETE
@@ -144,48 +141,9 @@ def test_a_trial_that_always_kills_its_process_is_given_up(tmp_path: Path) -> No
             study.ask()
         elif last.state == TrialState.FAIL:
             break
-        retry_interrupted(study, study.trials[-1])
+        retire_trial(study, study.trials[-1])
     assert len(study.trials) == 11
     assert all(trial.state == TrialState.FAIL for trial in study.trials)
-
-
-def _postgres_programs() -> Path | None:
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: path.parent.name)
-    on_path = shutil.which("initdb")
-    return folders[-1] if folders else Path(on_path).parent if on_path else None
-
-
-@pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[str]:
-    """A PostgreSQL server of its own, on a socket in a temporary folder; gives its URL."""
-    pytest.importorskip("psycopg", reason="the PostgreSQL driver psycopg is not installed")
-    programs = _postgres_programs()
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed")
-    prefix: list[str] = []
-    # Socket names have about 100 characters, so not in the long temporary folder of the test.
-    folder = Path(subprocess.check_output(["mktemp", "-d", "/tmp/pg.XXXXXX"], text=True).strip())
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        if subprocess.run(["id", "postgres"], capture_output=True).returncode or not shutil.which("runuser"):
-            pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
-        shutil.chown(folder, "postgres")
-        prefix = ["runuser", "-u", "postgres", "--"]
-
-    def call(*command: str) -> None:
-        done = subprocess.run([*prefix, *command], capture_output=True, text=True, cwd=folder, timeout=60)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    data = str(folder / "data")
-    try:
-        call(str(programs / "initdb"), "-D", data, "-U", "kd", "-A", "trust", "--no-sync", "-E", "UTF8")
-        options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
-        call(str(programs / "pg_ctl"), "-D", data, "-o", options, "-l", str(folder / "log"), "-w", "start")
-        try:
-            yield f"postgresql+psycopg://kd@/postgres?host={folder}"
-        finally:
-            call(str(programs / "pg_ctl"), "-D", data, "-m", "immediate", "-w", "stop")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_postgresql(postgres: str) -> None:
@@ -193,7 +151,7 @@ def test_postgresql(postgres: str) -> None:
     optimize(study, objective, total_trials=3)
     trial = study.ask()
     trial.report(0.5, 1)
-    retry_interrupted(study, study.trials[trial.number])
+    retire_trial(study, study.trials[trial.number])
 
     again = create_study(storage=postgres, study_name="r56-r20", seed=3, load_if_exists=True)
     optimize(again, objective, total_trials=6)
@@ -206,7 +164,7 @@ def test_postgresql(postgres: str) -> None:
     assert [t.params for t in memory.trials] == [t.params for t in again.trials[:3]]
 
     with pytest.raises(StorageError, match="nosuchbase") as caught:
-        create_storage(postgres.replace("/postgres?", "/nosuchbase?"))
+        create_storage(re.sub(r"/kd\d+\?", "/nosuchbase?", postgres))
     assert "\n" not in str(caught.value)
 
 
@@ -215,4 +173,8 @@ def test_a_storage_is_shown_without_its_password(tmp_path: Path) -> None:
     assert show_storage(create_storage(None)) == "in memory"
     url = f"sqlite:///{tmp_path / 'kd.db'}"
     assert show_storage(create_storage(url)) == url
-    assert show_storage(JournalStorage(JournalFileBackend(str(tmp_path / "kd.log")))) == "JournalStorage"
+    assert show_storage(JournalStorage(JournalFileBackend(str(tmp_path / "kd.log")))) == f"journal:///{tmp_path}/kd.log"
+    assert (
+        show_storage("postgresql+psycopg://host/kd?password=secret")
+        == "postgresql+psycopg://host/kd?password=%2A%2A%2A"
+    )

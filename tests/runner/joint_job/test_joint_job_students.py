@@ -114,7 +114,7 @@ def test_jobs_outside_of_the_study_train_the_student_of_their_recipe(empty: Plac
     objective = JointDistillationObjective(empty.task, proxy=SMALL["proxy"], max_params=10)
     worker = WorkerSpec(
         task=empty.task, objective=type(objective), options=objective.options(), knowledge=None, storage=empty.url,
-        study_name="s", sampler="uniads", pruner=study.pruner, seed=0, session="here",
+        study_name="s", sampler="uniads", pruner=study.pruner, seed=0, session="here", checkpoints=None,
     )()  # fmt: skip
     assert isinstance(worker.objective, JointDistillationObjective)
     assert worker.objective.limits == {"parameters": 10}

@@ -16,6 +16,7 @@ from optuna_kd.objective import DistillationObjective
 from optuna_kd.runner.jobs import SESSION
 from optuna_kd.runner.teacher import TeacherError
 from optuna_kd.study import count_finished
+from optuna_kd.training.together import Attempt
 
 
 @pytest.mark.parametrize("storage", [None, "sqlite:///:memory:", optuna.storages.InMemoryStorage()])
@@ -53,16 +54,16 @@ class Failing:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, which: set[int], error: type[BaseException]) -> None:
         self.calls = 0
-        original = DistillationObjective.__call__
+        original = DistillationObjective.attempt
 
-        def call(objective: DistillationObjective, trial: optuna.Trial) -> float:
+        def attempt(objective: DistillationObjective, trial: optuna.Trial) -> Attempt[Any]:
             self.calls += 1
             if self.calls in which:
                 objective.bind(trial.study)[0].suggest(trial)
                 raise error("out of luck")
-            return original(objective, trial)
+            return (yield from original(objective, trial))
 
-        monkeypatch.setattr(DistillationObjective, "__call__", call)
+        monkeypatch.setattr(DistillationObjective, "attempt", attempt)
 
 
 @pytest.mark.usefixtures("quiet_optuna")

@@ -1,0 +1,28 @@
+"""Storages that survive: several workers, killed processes, databases that restart."""
+
+from optuna_kd.storages.creating import creation_lock
+from optuna_kd.storages.opening import PATIENCE, create_storage
+from optuna_kd.storages.places import claim_trial, count_taken, count_trials, retire_lost_trials, retire_trial
+from optuna_kd.storages.processes import this_process
+from optuna_kd.storages.retries import OWNER, RETRIES, original_number, quietly
+from optuna_kd.storages.urls import DEFAULT_URL, StorageError, is_shareable, show_storage
+
+__all__ = [
+    "DEFAULT_URL",
+    "OWNER",
+    "PATIENCE",
+    "RETRIES",
+    "StorageError",
+    "claim_trial",
+    "count_taken",
+    "count_trials",
+    "create_storage",
+    "creation_lock",
+    "is_shareable",
+    "original_number",
+    "quietly",
+    "retire_lost_trials",
+    "retire_trial",
+    "show_storage",
+    "this_process",
+]

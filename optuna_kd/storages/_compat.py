@@ -1,0 +1,37 @@
+"""What starting and ending trials by ourselves needs of Optuna beyond its public interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from optuna.storages import BaseStorage
+from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
+from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.storages.journal._file import BaseJournalFileLock
+from optuna.study import Study
+from sqlalchemy.orm import Session
+
+scoped: Callable[[Any], AbstractContextManager[Session]] = _create_scoped_session
+
+
+def forget_cached_trials(study: Study) -> None:
+    """Let a study read its trials anew, as `Study.ask` does; within a trial it reads them once."""
+    study._thread_local.cached_all_trials = None
+
+
+def start_waiting_trial(study: Study) -> int | None:
+    """Start the first trial in the queue of a study; give its id, or None if there is none."""
+    return study._pop_waiting_trial_id()
+
+
+def stale_trial_ids(storage: BaseStorage, study_id: int) -> list[int]:
+    """List the running trials without heartbeat, where the storage has one."""
+    if not isinstance(storage, BaseHeartbeat) or not is_heartbeat_enabled(storage):
+        return []
+    return list(storage._get_stale_trial_ids(study_id))
+
+
+__all__ = ["BaseJournalFileLock", "forget_cached_trials", "models", "scoped", "stale_trial_ids", "start_waiting_trial"]

@@ -1,0 +1,124 @@
+"""The places of a study: no more trials than were asked for, and none lost with the process that ran it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from datetime import datetime
+
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RetryHeartbeatStaleTrialCallback
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from optuna_kd.storages._compat import forget_cached_trials, stale_trial_ids, start_waiting_trial
+from optuna_kd.storages.processes import is_gone, this_process
+from optuna_kd.storages.relational import PatientStorage
+from optuna_kd.storages.retries import OWNER, RETRIES, quietly
+from optuna_kd.storages.urls import backend_of
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def claim_trial(study: Study, total: int | None) -> Trial | None:
+    """Start a trial of a study: one that is queued, or a new one.
+
+    Trials that were closed as interrupted first take their places again (`retire_lost_trials`). Several processes never
+    start more trials than the total allows; in a database that is one transaction.
+
+    Args:
+        study: The study.
+        total: Complete, pruned and running trials that it may have, whoever runs them; None for any number.
+
+    Returns:
+        The trial, which is `run_cohort`'s or `optimize`'s to run; None if all places are taken. One that is taken gets
+        free again where a trial fails.
+    """
+    storage = study._storage
+    backend, total = backend_of(storage), 2**62 if total is None else total
+    if isinstance(backend, PatientStorage):
+        trial_id = backend.claim_trial(study._study_id, total, this_process())
+        if trial_id is None:
+            return None
+        forget_cached_trials(study)
+        storage.get_all_trials(study._study_id, deepcopy=False)  # makes Optuna's cache know the new one
+        return Trial(study, trial_id)
+    forget_cached_trials(study)
+    if count_taken(study) >= total:
+        return None
+    trial_id = start_waiting_trial(study)
+    if trial_id is not None:
+        storage.set_trial_system_attr(trial_id, OWNER, this_process())
+    else:
+        trial_id = storage.create_new_trial(study._study_id, _running_trial())
+    number = storage.get_trial(trial_id).number
+    if sum(_is_taken(trial) for trial in study.get_trials(deepcopy=False) if trial.number < number) >= total:
+        # Others were faster; the first by number have the places.
+        with contextlib.suppress(UpdateFinishedTrialError):
+            storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        return None
+    return Trial(study, trial_id)
+
+
+def count_taken(study: Study) -> int:
+    """Count the trials that hold a place of a total: complete and pruned ones, and those that somebody is running."""
+    backend = backend_of(study._storage)
+    if isinstance(backend, PatientStorage):
+        return int(backend.count_taken(study._study_id))
+    return sum(_is_taken(trial) for trial in study.get_trials(deepcopy=False))
+
+
+def _is_taken(trial: FrozenTrial) -> bool:
+    return trial.state in FINISHED or (trial.state == TrialState.RUNNING and OWNER in trial.system_attrs)
+
+
+def _running_trial() -> FrozenTrial:
+    return FrozenTrial(
+        number=-1, trial_id=-1, state=TrialState.RUNNING, value=None, datetime_start=datetime.now(),
+        datetime_complete=None, params={}, distributions={}, user_attrs={}, system_attrs={OWNER: this_process()},
+        intermediate_values={},
+    )  # fmt: skip
+
+
+def retire_trial(study: Study, trial: FrozenTrial) -> bool:
+    """Close a running trial whose process is gone, or gives it up, and queue it again with everything it had.
+
+    Its parameters, attributes and intermediate values, and the number it goes by (`original_number`), stay; after ten
+    times it is closed for good.
+
+    Returns:
+        Whether it was running.
+    """
+    backend = backend_of(study._storage)
+    if isinstance(backend, PatientStorage):
+        return bool(backend.retire_trial(trial._trial_id))
+    try:
+        study.tell(trial.number, state=TrialState.FAIL)
+    except (ValueError, UpdateFinishedTrialError):
+        return False
+    with quietly():
+        RetryHeartbeatStaleTrialCallback(max_retry=RETRIES, inherit_intermediate_values=True)(study, trial)
+    return True
+
+
+def retire_lost_trials(study: Study) -> int:
+    """Close and queue again the running trials that nobody runs any more; give their number.
+
+    These are trials without heartbeat for a minute, and at once those whose process has ended on this machine.
+    """
+    backend = backend_of(study._storage)
+    lost = stale_trial_ids(backend, study._study_id)
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return sum(
+        retire_trial(study, trial)
+        for trial in running
+        if trial._trial_id in lost or is_gone(str(trial.system_attrs.get(OWNER, "")))
+    )
+
+
+def count_trials(study: Study) -> Counter[TrialState]:
+    """Count the trials of a study by state."""
+    backend = backend_of(study._storage)
+    if isinstance(backend, PatientStorage):
+        return backend.count_trials(study._study_id)
+    return Counter(trial.state for trial in study.get_trials(deepcopy=False))

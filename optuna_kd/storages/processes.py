@@ -1,0 +1,44 @@
+"""Who runs a trial, so that another process of the same machine sees at once when it is gone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import cache
+from pathlib import Path
+
+_PROC = Path("/proc")
+
+
+def this_process() -> str:
+    """Name this process, as `is_gone` reads it: machine, process id, and when the process began."""
+    return f"{_machine()}/{os.getpid()}/{_began(os.getpid())}"
+
+
+def is_gone(process: str) -> bool:
+    """Whether a process that `this_process` named has certainly ended; False where that cannot be seen from here."""
+    machine, _, rest = process.partition("/")
+    number, _, began = rest.partition("/")
+    if not machine or machine != _machine() or not number.isdigit():
+        return False
+    return _began(int(number)) != began  # another process may have its number by now
+
+
+@cache
+def _machine() -> str:
+    """Name the machine since its start and, within it, the container; empty where there is no /proc."""
+    try:
+        boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+        numbers = os.readlink(_PROC / "self/ns/pid")
+    except OSError:
+        return ""
+    return hashlib.sha256(f"{boot} {numbers}".encode()).hexdigest()[:12]
+
+
+def _began(process: int) -> str:
+    """Say when a process began, in ticks since the machine did; empty if there is none, or it is a zombie."""
+    try:
+        fields = (_PROC / str(process) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]

@@ -1,0 +1,69 @@
+"""Storage URLs: what they name, and how they are shown."""
+
+from __future__ import annotations
+
+import re
+
+import sqlalchemy.exc
+from optuna.storages import BaseStorage, GrpcStorageProxy, InMemoryStorage, JournalStorage, RDBStorage
+from sqlalchemy.engine import URL, make_url
+
+DEFAULT_URL = "sqlite:///optuna_kd.db"
+
+
+class StorageError(ValueError):
+    """A storage that cannot be opened; the message names it, with its password hidden."""
+
+
+def parse_url(storage: str) -> URL:
+    """Read a storage URL.
+
+    Raises:
+        StorageError: If it is none; a password in it is not shown.
+    """
+    try:
+        return make_url(storage)
+    except (sqlalchemy.exc.ArgumentError, ValueError):  # ValueError: a port that is no number
+        shown = re.sub(r":.*@", ":***@", str(storage))  # passwords hold any character
+        raise StorageError(
+            f"Cannot read the storage {shown!r}: it is a database URL like {DEFAULT_URL} or "
+            "postgresql+psycopg://user@host/database, a journal file like journal:///kd.log, or grpc://host:port."
+        ) from None
+
+
+def show_url(url: URL) -> str:
+    """Write a URL with its password hidden, also one that is given as a parameter."""
+    hidden = {name: "***" for name in url.query if "pass" in name.lower() or "secret" in name.lower()}
+    return url.update_query_dict(hidden).render_as_string(hide_password=True)
+
+
+def show_storage(storage: str | BaseStorage) -> str:
+    """Say where a storage is, without its password."""
+    if isinstance(storage, str):
+        return show_url(parse_url(storage))
+    backend = backend_of(storage)
+    if isinstance(backend, RDBStorage):
+        return show_url(backend.engine.url)
+    if isinstance(backend, InMemoryStorage):
+        return "in memory"
+    if isinstance(backend, GrpcStorageProxy):
+        return f"grpc://{backend._host}:{backend._port}"
+    if isinstance(backend, JournalStorage) and (path := getattr(backend._backend, "_file_path", None)):
+        return f"journal:///{path}"
+    return type(backend).__name__
+
+
+def backend_of(storage: BaseStorage) -> BaseStorage:
+    """Give what is behind the cache that Optuna puts before a database."""
+    backend: BaseStorage = getattr(storage, "_backend", storage)
+    return backend if isinstance(backend, BaseStorage) else storage
+
+
+def is_shareable(storage: object) -> bool:
+    """Whether other processes can open a storage that is given like this: a URL, and not one in memory."""
+    return isinstance(storage, str) and not is_in_memory(make_url(storage))
+
+
+def is_in_memory(url: URL) -> bool:
+    """Whether it is SQLite's database in memory."""
+    return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")

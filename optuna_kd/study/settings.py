@@ -1,0 +1,73 @@
+"""What a study remembers of how it was made, and refusing to go on with it otherwise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from optuna_kd.recipe import Recipe
+from optuna_kd.search_space import Space, space_from_dict
+
+SETTINGS = "optuna_kd"  # user attribute of a study: method, space, seed
+STUDY_ID = "optuna_kd_id"  # user attribute of a study: tells studies of the same name in two databases apart
+TASK = "optuna_kd_task"  # user attribute of a study: what it was run on
+RECIPE = "recipe"  # user attribute of a trial: the recipe in one line, for people
+
+
+class StudyMismatchError(ValueError):
+    """A study was made with other settings than those asked for; the message names both."""
+
+
+def settings_of(study: Study) -> dict[str, Any]:
+    """Read method, space and seed of a study.
+
+    Raises:
+        StudyMismatchError: If optuna_kd did not make it.
+    """
+    settings = study.user_attrs.get(SETTINGS)
+    if settings is None:
+        raise StudyMismatchError(
+            f"The study {study.study_name!r} was not made by optuna_kd.create_study, so its recipes are unknown."
+        )
+    return dict(settings)
+
+
+def space_of(study: Study) -> Space:
+    """Read the frozen search space of a study."""
+    return space_from_dict(settings_of(study)["space"])
+
+
+def freeze_space(study: Study, space: Space) -> None:
+    """Store the search space of a study that has no trials yet."""
+    study.set_user_attr(SETTINGS, {**settings_of(study), "space": space.to_dict()})
+
+
+def recipe_of(study: Study, trial: FrozenTrial) -> Recipe:
+    """Rebuild the recipe of a trial from its parameters."""
+    return space_of(study).recipe(trial.params)
+
+
+def require_same(study: Study, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Refuse to go on with a study whose settings differ.
+
+    Raises:
+        StudyMismatchError: Naming both values of every setting that differs.
+    """
+    differences = [
+        f"{name} is {_show(stored.get(name))}, asked for {_show(value)}"
+        for name, value in asked.items()
+        if stored.get(name) != value
+    ]
+    if differences:
+        raise StudyMismatchError(
+            f"The study {study.study_name!r} was made with other settings: {'; '.join(differences)}. "
+            "Use the same settings, or another study name."
+        )
+
+
+def _show(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
