@@ -34,6 +34,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import joint_figure
 import numpy as np
 import optuna
 import torch
@@ -285,6 +286,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=[*ARMS, *BASELINES], choices=[*ARMS, *BASELINES])
     parser.add_argument("--processes", type=int, default=2, help="searches at once (2)")
     parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--figure", type=Path, help="draw the curves into this image")
     arguments = parser.parse_args()
     runs = json.loads(arguments.out.read_text())["runs"] if arguments.out.exists() else []
     done = {(run["arm"], run["seed"]) for run in runs}
@@ -303,6 +305,8 @@ def main() -> None:
             arguments.out.parent.mkdir(parents=True, exist_ok=True)
             arguments.out.write_text(json.dumps(content, indent=2) + "\n")
     print(json.dumps(summarise(runs), indent=2))
+    if arguments.figure is not None:
+        joint_figure.save(runs, CURVE, arguments.figure)
 
 
 if __name__ == "__main__":
