@@ -1,6 +1,6 @@
 """The figure of `joint_search.py`: the ablation of UniADS's Fig. 4, hypervolume by proxy epochs.
 
-    python benchmarks/joint_search.py --seeds 10 --figure docs/images/joint_search.png
+python benchmarks/joint_search.py --seeds 10 --figure docs/images/joint_search.png
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The command line: `optuna-kd search | worker | distill | spaces | export`."""
+"""The command line: `optuna-kd search | worker | serve | distill | spaces | export`."""
 
 from __future__ import annotations
 
@@ -363,6 +363,18 @@ def worker(
         ),
         console,
     )
+
+
+@app.command()
+def serve(
+    storage: Annotated[str, typer.Option("--storage", help="Database URL.", metavar="URL")],
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="Port to listen on.", min=1, max=65535)] = 13000,
+) -> None:
+    """Let workers on other machines use a database through this one, as `grpc://HOST:PORT`."""
+    from optuna_kd.commands import run_serve
+
+    run_serve(storage, host, port, console)
 
 
 @app.command()

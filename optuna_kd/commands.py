@@ -31,7 +31,7 @@ from optuna_kd.runner.workers import share_of_cores
 from optuna_kd.samplers.nsga.guide import TOTAL_TRIALS
 from optuna_kd.search_options import SearchOptions, chosen_proxy, chosen_space, confirm_pair
 from optuna_kd.search_space import SPACES, Space, UniADSSpace, create_space
-from optuna_kd.storages import create_storage
+from optuna_kd.storages import LOOPBACK, create_storage, serve, show_storage
 from optuna_kd.student import export_onnx
 from optuna_kd.study import SAMPLERS, load_study
 from optuna_kd.task_options import (
@@ -127,7 +127,7 @@ def run_search(options: SearchOptions, console: Console) -> None:
     console.print(f"\nStudent    {result.directory / 'student.pt'}", highlight=False, soft_wrap=True)
     if result.front:
         console.print(f"Front      {result.directory / 'front'}", highlight=False, soft_wrap=True)
-    console.print(f"Dashboard  optuna-dashboard {options.storage}", highlight=False, soft_wrap=True)
+    console.print(f"Dashboard  optuna-dashboard {show_storage(options.storage)}", highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +197,19 @@ def run_worker(options: WorkerOptions, console: Console) -> None:
         )
     finally:
         reporter.close()
+
+
+def run_serve(storage: str, host: str, port: int, console: Console) -> None:
+    """Serve a storage to workers on other machines, as gRPC proxy, until it is stopped."""
+    opened = create_storage(storage)
+    name = host if host != "0.0.0.0" else "THIS-HOST"
+    console.print(f"Serving    {show_storage(storage)} as grpc://{name}:{port}", highlight=False, soft_wrap=True)
+    if host in LOOPBACK:
+        reach = "Reach      this machine alone; --host 0.0.0.0 lets others in, without a password"
+    else:
+        reach = "Reach      whoever reaches this port can read and change every study: there is no password"
+    console.print(reach, highlight=False, soft_wrap=True)
+    serve(opened, host=host, port=port)
 
 
 def run_distill(options: TaskOptions, recipe_file: Path, out: Path, console: Console) -> None:
@@ -319,6 +332,7 @@ __all__ = [
     "run_distill",
     "run_export",
     "run_search",
+    "run_serve",
     "run_worker",
     "show_spaces",
 ]

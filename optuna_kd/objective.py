@@ -34,7 +34,7 @@ from optuna_kd.study import (
     settings_of,
     space_of,
 )
-from optuna_kd.training.checkpoint import Checkpoint
+from optuna_kd.training.checkpoint import Checkpoint, checkpoint_file
 from optuna_kd.training.lesson import Rung
 from optuna_kd.training.offline import TeacherKnowledge, store_affordable
 from optuna_kd.training.proxy import proxy_images, proxy_student
@@ -172,9 +172,9 @@ class DistillationObjective:
         if self.checkpoints is None:
             return Checkpoint(None)
         study, number = trial.study, _number_of(trial)
-        name = f"{study.user_attrs.get(STUDY_ID, study.study_name)}-{number}".replace("/", "-")
+        file = checkpoint_file(self.checkpoints, study.user_attrs.get(STUDY_ID, study.study_name), number)
         described = {**(self._described or {}), "recipe": recipe.to_dict(), "trial": number}
-        return Checkpoint(self.checkpoints / f"{name}.ckpt", described, limit=CHECKPOINT_LIMIT)
+        return Checkpoint(file, described, limit=CHECKPOINT_LIMIT)
 
     def check(self, space: Space, *, objectives: int) -> None:
         """Refuse a space, or a number of objectives, that this objective cannot serve.

@@ -25,8 +25,10 @@ from optuna_kd.runner.progress import Reporter
 from optuna_kd.runner.run import Clock, Run
 from optuna_kd.runner.storing import Storing
 from optuna_kd.runner.workers import Workers
-from optuna_kd.storages import retire_lost_trials, retire_trial
+from optuna_kd.storages import retire_lost_trials, retire_trial, show_storage
 from optuna_kd.training.task import ImageClassification
+
+FEW = 4  # workers that SQLite serves well
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +99,11 @@ def crew(setup: Setup) -> Iterator[Run]:
         count = setup.plan.workers
         if count > 1:
             say.note(f"Starting   {count} worker processes")
+        if count > FEW and show_storage(setup.storage).startswith("sqlite"):
+            say.note(
+                f"Storage    more than {FEW} workers wait for one another in SQLite; PostgreSQL serves them better: "
+                "--storage postgresql+psycopg://user@host/database"
+            )
         spec, stop = _spec(setup, scratch, session), scratch / "stop"
         with (
             stopping.on_signals(say.note, stop),

@@ -23,7 +23,7 @@ from optuna_kd.runner.cohort import run_cohort
 from optuna_kd.storages import PATIENCE, create_storage
 from optuna_kd.study import SETTINGS, STUDY_ID, TASK, create_sampler
 from optuna_kd.study.optimizing import next_trial
-from optuna_kd.training.checkpoint import Checkpoint
+from optuna_kd.training.checkpoint import Checkpoint, checkpoint_file
 from optuna_kd.training.full import FullRun, attempt_student, save_student
 from optuna_kd.training.offline import TeacherKnowledge
 from optuna_kd.training.profile import list_operations, measure_parts
@@ -213,8 +213,8 @@ def _checkpoint_of(worker: Worker, recipe: Recipe, epochs: int, index: int) -> C
         return Checkpoint(None)
     study = worker.study.user_attrs
     described = {"study": [study.get(SETTINGS), study.get(TASK)], "recipe": recipe.to_dict(), "epochs": epochs}
-    name = f"{study.get(STUDY_ID)}-{recipe.digest}-{epochs}-{index}.ckpt"
-    return Checkpoint(worker.checkpoints / name, {**described, "index": index}, limit=CHECKPOINT_LIMIT)
+    file = checkpoint_file(worker.checkpoints, study.get(STUDY_ID), recipe.digest, epochs, index)
+    return Checkpoint(file, {**described, "index": index}, limit=CHECKPOINT_LIMIT)
 
 
 def train_all(worker: Worker, trainings: Sequence[Training]) -> list[dict[str, Any]]:

@@ -148,6 +148,7 @@ def search(
     check_shareable(storage, workers)
     opened = create_storage(storage)
     study_name = study_name or derived_name(name or method, objective, seed, space, sampler, objectives, knowledge)
+    check_study_name(study_name)
     reporter = create_reporter(progress)
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # failed trials are told by the reporter
@@ -257,6 +258,16 @@ def check_shareable(storage: str | BaseStorage | None, workers: int) -> None:
                 f"{workers} workers need a storage with a URL, because they are processes; with a storage in memory "
                 "use workers=1."
             )
+
+
+def check_study_name(name: str) -> None:
+    """Refuse a name that cannot be the name of a folder, or would leave that of the results.
+
+    Raises:
+        ValueError: With the name.
+    """
+    if not name.strip() or name in (".", "..") or any(character in name for character in "/\\\0"):
+        raise ValueError(f"A study name is also the name of a folder, so without / and \\; got {name!r}.")
 
 
 def derived_name(

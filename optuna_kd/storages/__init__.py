@@ -4,11 +4,13 @@ from optuna_kd.storages.creating import creation_lock
 from optuna_kd.storages.opening import PATIENCE, create_storage
 from optuna_kd.storages.places import claim_trial, count_taken, count_trials, retire_lost_trials, retire_trial
 from optuna_kd.storages.processes import this_process
+from optuna_kd.storages.proxy import LOOPBACK, serve
 from optuna_kd.storages.retries import OWNER, RETRIES, original_number, quietly
 from optuna_kd.storages.urls import DEFAULT_URL, StorageError, is_shareable, show_storage
 
 __all__ = [
     "DEFAULT_URL",
+    "LOOPBACK",
     "OWNER",
     "PATIENCE",
     "RETRIES",
@@ -23,6 +25,7 @@ __all__ = [
     "quietly",
     "retire_lost_trials",
     "retire_trial",
+    "serve",
     "show_storage",
     "this_process",
 ]

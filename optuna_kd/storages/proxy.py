@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
-from optuna.storages import BaseStorage, GrpcStorageProxy, run_grpc_proxy_server
+from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage, get_storage, run_grpc_proxy_server
 
 from optuna_kd.storages.retries import quietly
 from optuna_kd.storages.transient import persist
+from optuna_kd.storages.urls import StorageError, backend_of, show_storage
 
-LOOPBACK = "127.0.0.1"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PORT = 13000
 
 
@@ -28,14 +30,21 @@ class PatientProxy(GrpcStorageProxy):
         super().__init__(host=host, port=port)
 
 
-def serve(storage: BaseStorage, *, host: str = LOOPBACK, port: int = PORT) -> None:
-    """Serve a storage to other machines, until the process ends; workers open it as `grpc://host:port`.
+def serve(storage: BaseStorage, *, host: str = LOOPBACK[0], port: int = PORT) -> None:
+    """Serve a database to other machines, until the process ends; workers open it as `grpc://host:port`.
 
     It asks nobody for a password: whoever reaches the port can read and change every study. So it listens to this
     machine alone unless `host` says otherwise.
+
+    Raises:
+        StorageError: Without grpcio (the extra `grpc`), and for a storage that is no database.
     """
+    if importlib.util.find_spec("grpc") is None:
+        raise StorageError('Serving a storage needs grpcio. Install it: pip install "optuna-kd[grpc]".')
+    if not isinstance(backend_of(storage), RDBStorage):
+        raise StorageError(f"Only a database can be served; got {show_storage(storage)}.")
     with quietly():
-        run_grpc_proxy_server(storage, host=host, port=port)
+        run_grpc_proxy_server(get_storage(storage), host=host, port=port)
 
 
 def _patient(name: str) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import math
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -132,6 +133,11 @@ class Checkpoint:
         # Another torch may round otherwise.
         described = {"version": VERSION, "torch": torch.__version__, **self.identity}
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def checkpoint_file(folder: Path, *parts: object) -> Path:
+    """Name the file of a training in a folder, which no part of the name can leave."""
+    return folder / (re.sub(r"[^A-Za-z0-9_-]", "-", "-".join(map(str, parts))) + ".ckpt")
 
 
 NO_CHECKPOINT = Checkpoint(None)

@@ -1,0 +1,122 @@
+"""Optuna's gRPC proxy as a URL, and the command that starts one."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import InMemoryStorage
+from optuna.trial import TrialState
+
+from optuna_kd.storages import StorageError, claim_trial, create_storage, retire_lost_trials, serve
+from optuna_kd.study import create_study, optimize, space_of
+
+pytestmark = pytest.mark.usefixtures("quiet_optuna")
+pytest.importorskip("grpc", reason="grpcio is not installed")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start(database: str, port: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "optuna_kd.cli", "serve", "--storage", database, "--port", str(port)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.fixture
+def proxy(tmp_path: Path) -> Iterator[str]:
+    """The URL of a proxy before a SQLite file."""
+    port = free_port()
+    server = start(f"sqlite:///{tmp_path / 'kd.db'}", port)
+    try:
+        create_storage(f"grpc://127.0.0.1:{port}", patience=60)
+        yield f"grpc://127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def test_a_study_through_a_proxy(proxy: str) -> None:
+    study = create_study(storage=proxy, study_name="s", seed=0, sampler="random")
+    optimize(study, lambda trial: len(str(space_of(trial.study).suggest(trial))), total_trials=5)
+    again = create_study(storage=proxy, study_name="s", seed=0, sampler="random", load_if_exists=True)
+    assert [trial.state for trial in again.trials] == [TrialState.COMPLETE] * 5
+    memory = create_study(storage=None, seed=0, sampler="random")
+    optimize(memory, lambda trial: len(str(space_of(trial.study).suggest(trial))), total_trials=5)
+    assert [trial.params for trial in again.trials] == [trial.params for trial in memory.trials]
+
+
+def test_a_trial_whose_process_is_gone_is_missed_without_a_heartbeat(proxy: str) -> None:
+    study = create_study(storage=proxy, study_name="s", seed=0)
+    code = (
+        "import os, sys, optuna; from optuna_kd.storages import claim_trial, create_storage; "
+        "claim_trial(optuna.load_study(study_name='s', storage=create_storage(sys.argv[1])), 5); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", code, proxy], timeout=60, check=False)
+    assert retire_lost_trials(study) == 1
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
+
+
+def test_a_proxy_that_is_restarted_is_waited_for(tmp_path: Path) -> None:
+    port, database = free_port(), f"sqlite:///{tmp_path / 'kd.db'}"
+    server = start(database, port)
+    study = optuna.create_study(storage=create_storage(f"grpc://127.0.0.1:{port}", patience=60))
+    trial = claim_trial(study, 1)
+    assert trial is not None
+    server.kill()
+    server.communicate()
+    server = start(database, port)
+    try:
+        study.tell(trial, 1.0)  # before it listens
+        assert study.best_value == 1.0
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def test_it_listens_to_this_machine_alone_and_says_so(tmp_path: Path) -> None:
+    port = free_port()
+    server = start(f"sqlite:///{tmp_path / 'kd.db'}", port)
+    try:
+        create_storage(f"grpc://127.0.0.1:{port}", patience=60)
+        addresses = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
+        listening = re.findall(rf"\s([0-9A-F]+):{port:04X}\s[0-9A-F]+:0000\s0A\s", addresses)
+        assert listening in (["0100007F"], ["0000000000000000FFFF00000100007F"])  # 127.0.0.1, also as IPv6
+    finally:
+        server.kill()
+        said, _ = server.communicate()
+    assert f"as grpc://127.0.0.1:{port}" in said
+    assert "this machine alone" in said
+
+
+def test_nobody_there() -> None:
+    started = time.monotonic()
+    with pytest.raises(StorageError, match=r"grpc://127\.0\.0\.1:9: nobody answers there\. Start the proxy first"):
+        create_storage("grpc://127.0.0.1:9", patience=1)
+    assert time.monotonic() - started < 10
+    with pytest.raises(StorageError, match="write host and port"):
+        create_storage("grpc://localhost")
+
+
+def test_only_databases_are_served() -> None:
+    with pytest.raises(StorageError, match="Only a database can be served; got in memory"):
+        serve(InMemoryStorage())
+
+
+def test_without_grpcio_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(StorageError, match=r'pip install "optuna-kd\[grpc\]"'):
+        create_storage("grpc://localhost:13000")
+    with pytest.raises(StorageError, match=r'pip install "optuna-kd\[grpc\]"'):
+        serve(create_storage("sqlite://"))
