@@ -1,5 +1,6 @@
 # make demo   creates .venv, installs the package and runs the main job
 # make test   the same with the development tools, then the whole test suite
+# make chaos  kills workers and database servers for some minutes, and compares with undisturbed runs
 # make lint, make examples, make clean
 #
 # VENV=path puts the environment elsewhere, PYTHON=python3.12 chooses the interpreter.
@@ -16,7 +17,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint examples clean
+.PHONY: demo test chaos lint examples clean
 .NOTPARALLEL:
 
 demo: $(INSTALLED)
@@ -24,6 +25,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED_DEV)
 	$(PYTEST)
+
+chaos: $(INSTALLED_DEV)
+	$(BIN)/python -m pytest -m chaos
 
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .

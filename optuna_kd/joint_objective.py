@@ -18,13 +18,13 @@ from torch import nn
 from optuna_kd.distillers import DeadTermError, InvalidChainError, probe_points
 from optuna_kd.goals import GOALS
 from optuna_kd.models import count_flops, count_parameters, latency_ms, student_label
-from optuna_kd.objective import DistillationObjective, trial_seed
+from optuna_kd.objective import DistillationObjective, scores_of, trial_seed
 from optuna_kd.pruners import REJECT_REASON, reason_to_reject, reject, report, should_prune, values_at
-from optuna_kd.pruners.reporting import reported_steps
 from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig
 from optuna_kd.rewards import Metrics
 from optuna_kd.search_space import DeadCell, Space, UniADSSpace
 from optuna_kd.seeds import derive_seed
+from optuna_kd.storages import frozen_of, write_trial
 from optuna_kd.study import RECIPE, StudyMismatchError, settings_of, space_of
 from optuna_kd.training.checkpoint import Checkpoint
 from optuna_kd.training.diswot import rank_students
@@ -107,8 +107,8 @@ class JointDistillationObjective(DistillationObjective):
         """Run one trial, as `DistillationObjective.attempt` does."""
         space, seed = self.bind(trial.study)
         recipe = space.suggest(trial)
-        trial.set_user_attr(RECIPE, str(Recipe(recipe.distiller, training=recipe.training)))
-        trial.set_user_attr(STUDENT, student_label(recipe.student) if recipe.student else "")
+        line = str(Recipe(recipe.distiller, training=recipe.training))
+        write_trial(trial, {RECIPE: line, STUDENT: student_label(recipe.student) if recipe.student else ""})
         task, costs = self._admit(trial, recipe)
         checkpoint = self.checkpoint_of(trial, recipe)
         with checkpoint.until_the_end():
@@ -127,7 +127,7 @@ class JointDistillationObjective(DistillationObjective):
         started = time.perf_counter()
         rung: Rung | None = None
         values: tuple[float, ...] = ()
-        inherited = reported_steps(trial)
+        inherited = set(frozen_of(trial).intermediate_values)
         try:
             training = StudentTraining(
                 task, recipe, self.proxy, seed=seed, knowledge=self.knowledge, checkpoint=checkpoint
@@ -150,9 +150,8 @@ class JointDistillationObjective(DistillationObjective):
         except LossRejected as rejected:
             raise reject(trial, str(rejected)) from None
         finally:
-            trial.set_user_attr("seconds", round(time.perf_counter() - started, 3))
-            if rung is not None:
-                self._record(trial, rung)
+            scores = {} if rung is None else scores_of(rung)
+            write_trial(trial, {"seconds": round(time.perf_counter() - started, 3), **scores})
         return values
 
     def task_of(self, recipe: Recipe) -> ImageClassification:
@@ -299,8 +298,7 @@ class JointDistillationObjective(DistillationObjective):
             trial.set_constraint(STUDENT, 1.0)
             raise reject(trial, f"infeasible: {error}") from None
         costs = self.costs_of(trial.study, recipe)
-        for name, value in costs.items():
-            trial.set_user_attr(name, value)
+        write_trial(trial, costs)
         broken = []
         for name, limit in self.limits.items():
             # Relative, so that constraints of different units can be added up.

@@ -17,13 +17,14 @@ from optuna_kd import stopping
 from optuna_kd.distillers import InvalidChainError, probe_cells
 from optuna_kd.pruners import record_gap, reject, should_prune
 from optuna_kd.pruners import report as report_values
+from optuna_kd.pruners.cka import GAPS
 from optuna_kd.pruners.reporting import Values, reported_steps
 from optuna_kd.recipe import ProxyConfig, Recipe
 from optuna_kd.rewards import REWARDS, Metrics
 from optuna_kd.search_space import TWO_CLASSES, DeadCell, Space
 from optuna_kd.seeds import derive_seed
 from optuna_kd.stopping import TrainingInterrupted
-from optuna_kd.storages import original_number
+from optuna_kd.storages import frozen_of, original_number, write_trial
 from optuna_kd.study import (
     RECIPE,
     STUDY_ID,
@@ -129,8 +130,7 @@ class DistillationObjective:
         """Run one trial, step by step: what it gives is to be learned, alone or beside others (`learn_together`)."""
         space, seed = self.bind(trial.study)
         recipe = space.suggest(trial)
-        trial.set_user_attr(RECIPE, str(recipe))
-        trial.set_user_attr("parameters", self.task.student_parameters)
+        write_trial(trial, {RECIPE: str(recipe), "parameters": self.task.student_parameters})
         checkpoint = self.checkpoint_of(trial, recipe)
         with checkpoint.until_the_end():
             return (yield from self._learn(trial, recipe, trial_seed(seed, trial), checkpoint))
@@ -138,7 +138,7 @@ class DistillationObjective:
     def _learn(self, trial: Trial, recipe: Recipe, seed: int, checkpoint: Checkpoint) -> Attempt[float]:
         started = time.perf_counter()
         rung: Rung | None = None
-        inherited = reported_steps(trial)
+        inherited = set(frozen_of(trial).intermediate_values)
         try:
             training = StudentTraining(
                 self.task, recipe, self.proxy, seed=seed, knowledge=self.knowledge, checkpoint=checkpoint
@@ -147,8 +147,8 @@ class DistillationObjective:
             while (passed := (yield from next_rung(events))) is not None:
                 rung = passed
                 if rung.epoch not in inherited:
-                    trial.report(self.reward(rung.metrics), rung.epoch)
-                    record_gap(trial, rung.epoch, rung.metrics.gap)
+                    gaps = {**frozen_of(trial).user_attrs.get(GAPS, {}), str(rung.epoch): rung.metrics.gap}
+                    write_trial(trial, {GAPS: gaps}, {rung.epoch: self.reward(rung.metrics)})
                 is_judged = rung.epoch < max(inherited, default=0)  # before it was interrupted, and went on
                 if rung.epoch < self.proxy.epochs and not is_judged and trial.should_prune():
                     raise optuna.TrialPruned(f"pruned at epoch {rung.epoch}")
@@ -161,9 +161,8 @@ class DistillationObjective:
                 trial.report(self.reward(Metrics.useless(self.task.num_classes)), missed)
             raise reject(trial, str(rejected)) from None
         finally:
-            trial.set_user_attr("seconds", round(time.perf_counter() - started, 3))
-            if rung is not None:
-                self._record(trial, rung)
+            scores = {} if rung is None else scores_of(rung)
+            write_trial(trial, {"seconds": round(time.perf_counter() - started, 3), **scores})
         assert rung is not None  # a proxy has at least one rung
         return self.reward(rung.metrics)
 
@@ -242,16 +241,17 @@ class DistillationObjective:
         )  # fmt: skip
         return space.without(dead)
 
-    def _record(self, trial: Trial, rung: Rung) -> None:
-        metrics = rung.metrics
-        for name, value in {
-            "accuracy": metrics.accuracy,
-            "cross_entropy": metrics.cross_entropy,
-            "cka": metrics.cka,
-            "reward_paper": REWARDS["paper"](metrics),
-            "epochs": rung.epoch,
-        }.items():
-            trial.set_user_attr(name, value)
+
+def scores_of(rung: Rung) -> dict[str, float]:
+    """Give the scores of a trial that are stored with it, as they are at a rung."""
+    metrics = rung.metrics
+    return {
+        "accuracy": metrics.accuracy,
+        "cross_entropy": metrics.cross_entropy,
+        "cka": metrics.cka,
+        "reward_paper": REWARDS["paper"](metrics),
+        "epochs": rung.epoch,
+    }
 
 
 def dead_cells(task: ImageClassification) -> list[DeadCell]:
@@ -357,7 +357,7 @@ def trial_seed(study_seed: int, trial: Trial) -> int:
 
 
 def _number_of(trial: Trial) -> int:
-    return original_number(trial.study.get_trials(deepcopy=False)[trial.number])
+    return original_number(frozen_of(trial))
 
 
 __all__ = [

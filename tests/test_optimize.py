@@ -165,16 +165,16 @@ def test_samplers_seeded_per_trial_name_what_they_are() -> None:
 KILLED = """
 import os, sys
 from pathlib import Path
-from optuna.trial import Trial
+import optuna_kd.objective
 sys.path.insert(0, sys.argv[3])
 from digits_worker import create_objective, join_study
 from optuna_kd import optimize
-report = Trial.report
-def killed(self, value, step):
-    if step > 8:
+write = optuna_kd.objective.write_trial
+def killed(trial, attributes, reports=None):
+    if reports and max(reports) > 8:
         os.kill(os.getpid(), 9)
-    report(self, value, step)
-Trial.report = killed
+    write(trial, attributes, reports)
+optuna_kd.objective.write_trial = killed
 optimize(join_study(sys.argv[1]), create_objective(Path(sys.argv[2])), total_trials=1)
 """
 

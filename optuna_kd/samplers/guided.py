@@ -12,6 +12,8 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from optuna_kd.samplers.view import DrawNumber
+
 _MAX_GUIDES = 4  # studies that one sampler remembers at a time
 
 Guide = TypeVar("Guide")
@@ -29,6 +31,7 @@ class GuidedSampler(BaseSampler, Generic[Guide]):
     def __init__(self, seed: int | None) -> None:
         self._fixed_seed = None if seed is None else operator.index(seed)
         self._seed = secrets.randbits(63) if self._fixed_seed is None else self._fixed_seed
+        self._number = DrawNumber()
         self._guides: dict[str, Guide] = {}
         self._lock = threading.Lock()
 

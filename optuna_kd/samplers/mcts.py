@@ -26,7 +26,7 @@ from optuna_kd.samplers.guided import GuidedSampler
 from optuna_kd.samplers.selection import SelectionRule, SurrogateSearch, resolve_rule
 from optuna_kd.samplers.surrogate.guide import Guide
 from optuna_kd.samplers.tree import path_of
-from optuna_kd.samplers.view import StudyView, number_of
+from optuna_kd.samplers.view import StudyView
 from optuna_kd.samplers.visits import Visits, open_children
 from optuna_kd.seeds import derive_seed
 
@@ -95,7 +95,7 @@ class MCTSSampler(GuidedSampler[Guide]):
         """Choose the value of one parameter, given those that the trial already has."""
         _check_single_objective(study)
         domain = domain_of(param_distribution)
-        rng = np.random.default_rng(derive_seed(self._seed, number_of(trial), f"mcts/{param_name}"))
+        rng = np.random.default_rng(derive_seed(self._seed, self._number(trial), f"mcts/{param_name}"))
         if param_distribution.single():
             internal = domain.draw(domain.cell(None), rng)
         else:

@@ -22,9 +22,21 @@ from optuna_kd.samplers.tree import Tree, path_of
 _RETRIES, _ORIGINAL = "retry_history", "failed_trial"
 
 
-def number_of(trial: FrozenTrial) -> int:
-    """Give the number from which a trial draws: its own, or that of the interrupted one that it runs again."""
-    return int(trial.system_attrs.get(_ORIGINAL, trial.number))
+class DrawNumber:
+    """The number from which a trial draws: its own, or that of the interrupted one that it runs again.
+
+    Optuna reads the attributes of a running trial from the storage each time; here that is once a trial.
+    """
+
+    def __init__(self) -> None:
+        self._known: tuple[tuple[int, datetime | None], int] = ((-1, None), -1)
+
+    def __call__(self, trial: FrozenTrial) -> int:
+        """Give it."""
+        known, key = self._known, (trial.number, trial.datetime_start)
+        if known[0] != key:
+            known = self._known = key, int(trial.system_attrs.get(_ORIGINAL, trial.number))
+        return known[1]
 
 
 class TrialsView(ABC):

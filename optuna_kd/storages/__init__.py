@@ -1,8 +1,16 @@
 """Storages that survive: several workers, killed processes, databases that restart."""
 
+from optuna_kd.storages._compat import frozen_of
 from optuna_kd.storages.creating import creation_lock
 from optuna_kd.storages.opening import PATIENCE, create_storage
-from optuna_kd.storages.places import claim_trial, count_taken, count_trials, retire_lost_trials, retire_trial
+from optuna_kd.storages.places import (
+    claim_trial,
+    count_taken,
+    count_trials,
+    retire_lost_trials,
+    retire_trial,
+    write_trial,
+)
 from optuna_kd.storages.processes import this_process
 from optuna_kd.storages.proxy import LOOPBACK, serve
 from optuna_kd.storages.retries import OWNER, RETRIES, original_number, quietly
@@ -20,6 +28,7 @@ __all__ = [
     "count_trials",
     "create_storage",
     "creation_lock",
+    "frozen_of",
     "is_shareable",
     "original_number",
     "quietly",
@@ -28,4 +37,5 @@ __all__ = [
     "serve",
     "show_storage",
     "this_process",
+    "write_trial",
 ]

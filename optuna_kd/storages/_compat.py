@@ -12,9 +12,15 @@ from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial
 from sqlalchemy.orm import Session
 
 scoped: Callable[[Any], AbstractContextManager[Session]] = _create_scoped_session
+
+
+def frozen_of(trial: Trial) -> FrozenTrial:
+    """Give what a running trial itself knows of itself, without reading the storage: what it began with, and wrote."""
+    return trial._cached_frozen_trial
 
 
 def forget_cached_trials(study: Study) -> None:
@@ -34,4 +40,12 @@ def stale_trial_ids(storage: BaseStorage, study_id: int) -> list[int]:
     return list(storage._get_stale_trial_ids(study_id))
 
 
-__all__ = ["BaseJournalFileLock", "forget_cached_trials", "models", "scoped", "stale_trial_ids", "start_waiting_trial"]
+__all__ = [
+    "BaseJournalFileLock",
+    "forget_cached_trials",
+    "frozen_of",
+    "models",
+    "scoped",
+    "stale_trial_ids",
+    "start_waiting_trial",
+]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from optuna_kd.storages._compat import forget_cached_trials, stale_trial_ids, start_waiting_trial
+from optuna_kd.storages._compat import forget_cached_trials, frozen_of, stale_trial_ids, start_waiting_trial
 from optuna_kd.storages.processes import is_gone, this_process
 from optuna_kd.storages.relational import PatientStorage
 from optuna_kd.storages.retries import OWNER, RETRIES, quietly
@@ -80,6 +82,29 @@ def _running_trial() -> FrozenTrial:
     )  # fmt: skip
 
 
+def write_trial(trial: Trial, user_attrs: Mapping[str, Any], reports: Mapping[int, float] | None = None) -> None:
+    """Write attributes and intermediate values of a running trial; in a database that is one transaction.
+
+    What is written is what `trial.set_user_attr` and `trial.report` write, one commit each.
+
+    Args:
+        trial: The trial.
+        user_attrs: Its user attributes, plain JSON.
+        reports: Its intermediate values by step.
+    """
+    reports, frozen = reports or {}, frozen_of(trial)
+    backend = backend_of(trial.storage)
+    if isinstance(backend, PatientStorage):
+        backend.write_trial(frozen._trial_id, user_attrs, reports)
+    else:
+        for key, value in user_attrs.items():
+            trial.storage.set_trial_user_attr(frozen._trial_id, key, value)
+        for step, value in reports.items():
+            trial.storage.set_trial_intermediate_value(frozen._trial_id, step, value)
+    frozen.user_attrs.update(user_attrs)
+    frozen.intermediate_values.update(reports)
+
+
 def retire_trial(study: Study, trial: FrozenTrial) -> bool:
     """Close a running trial whose process is gone, or gives it up, and queue it again with everything it had.
 
@@ -108,6 +133,8 @@ def retire_lost_trials(study: Study) -> int:
     """
     backend = backend_of(study._storage)
     lost = stale_trial_ids(backend, study._study_id)
+    if isinstance(backend, PatientStorage):  # which has looked at their processes, too
+        return sum(backend.retire_trial(trial_id) for trial_id in lost)
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     return sum(
         retire_trial(study, trial)

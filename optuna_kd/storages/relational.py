@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ import sqlalchemy
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from optuna_kd.storages._compat import models, scoped
@@ -23,6 +25,9 @@ from optuna_kd.storages.transient import is_passing, persist
 from optuna_kd.storages.urls import show_url
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+
+# Of databases that can insert or update several rows in one statement of the same kind.
+UPSERTS: dict[str, Callable[..., Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 class SQLiteConnection(sqlite3.Connection):
@@ -113,6 +118,28 @@ class PatientStorage(RDBStorage):
             return True
 
     @patient
+    def write_trial(self, trial_id: int, user_attrs: Mapping[str, Any], reports: Mapping[int, float]) -> None:
+        """Write attributes and intermediate values of a trial, in one transaction for all."""
+        with scoped(self.scoped_session) as session:
+            trial = models.TrialModel.find_or_raise_by_id(trial_id, session)
+            self.check_trial_is_updatable(trial_id, trial.state)
+            table = models.TrialUserAttributeModel
+            if (insert := UPSERTS.get(self.engine.dialect.name)) is not None and user_attrs:
+                statement = insert(table).values(
+                    [
+                        {"trial_id": trial_id, "key": key, "value_json": json.dumps(user_attrs[key])}
+                        for key in user_attrs
+                    ]
+                )
+                keys, new = [table.trial_id, table.key], {"value_json": statement.excluded.value_json}
+                session.execute(statement.on_conflict_do_update(index_elements=keys, set_=new))
+            else:
+                for key, value in user_attrs.items():
+                    self._set_trial_attr_without_commit(session, table, trial_id, key, value)
+            for step, value in reports.items():
+                self._set_trial_intermediate_value_without_commit(session, trial_id, step, value)
+
+    @patient
     def count_trials(self, study_id: int) -> Counter[TrialState]:
         """Count the trials of a study by state, without reading them."""
         with scoped(self.scoped_session) as session:
@@ -141,15 +168,19 @@ class PatientStorage(RDBStorage):
         )
         return Counter({state: int(count) for state, count in rows})
 
-    def _count_taken(self, session: Session, study_id: int) -> int:
-        counts, trial = self._count(session, study_id), models.TrialModel
-        alive = (
+    @staticmethod
+    def _count_taken(session: Session, study_id: int) -> int:
+        # In one statement: a trial that ends between two would be in neither.
+        trial, heartbeat = models.TrialModel, models.TrialHeartbeatModel
+        is_alive = (trial.state == TrialState.RUNNING) & heartbeat.trial_id.is_not(None)
+        taken = (
             session.query(sqlalchemy.func.count())
             .select_from(trial)
-            .join(models.TrialHeartbeatModel, models.TrialHeartbeatModel.trial_id == trial.trial_id)
-            .filter(trial.study_id == study_id, trial.state == TrialState.RUNNING)
+            .outerjoin(heartbeat, heartbeat.trial_id == trial.trial_id)
+            .filter(trial.study_id == study_id)
+            .filter(trial.state.in_((TrialState.COMPLETE, TrialState.PRUNED)) | is_alive)
         )
-        return counts[TrialState.COMPLETE] + counts[TrialState.PRUNED] + int(alive.scalar() or 0)
+        return int(taken.scalar() or 0)
 
     def _study_of(self, trial_id: int) -> int:
         with scoped(self.scoped_session) as session:

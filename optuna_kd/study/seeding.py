@@ -11,8 +11,8 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from optuna_kd.samplers.view import DrawNumber
 from optuna_kd.seeds import derive_seed
-from optuna_kd.storages import original_number
 
 
 class PerTrialSampler(BaseSampler):
@@ -30,6 +30,7 @@ class PerTrialSampler(BaseSampler):
     def __init__(self, create: Callable[[int], BaseSampler], seed: int) -> None:
         self._create, self._seed = create, seed
         self._made = threading.local()  # by thread: threads of one study run different trials
+        self._number = DrawNumber()
 
     def __str__(self) -> str:
         return f"{type(self._create(0)).__name__} (a seed for every trial)"
@@ -37,7 +38,7 @@ class PerTrialSampler(BaseSampler):
     def _of(self, trial: FrozenTrial) -> BaseSampler:
         if getattr(self._made, "trial", None) != trial._trial_id:
             self._made.trial = trial._trial_id
-            self._made.sampler = self._create(derive_seed(self._seed, "sampler", original_number(trial)))
+            self._made.sampler = self._create(derive_seed(self._seed, "sampler", self._number(trial)))
         sampler: BaseSampler = self._made.sampler
         return sampler
 
@@ -59,7 +60,7 @@ class PerTrialSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Pass on, to a sampler of this parameter alone: a trial that runs again may have some of its parameters."""
-        seed = derive_seed(self._seed, "sampler", original_number(trial), param_name)
+        seed = derive_seed(self._seed, "sampler", self._number(trial), param_name)
         return self._create(seed).sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:

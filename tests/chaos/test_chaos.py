@@ -23,6 +23,7 @@ from digits_worker import NAME, create_objective, join_study
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_kd.storages import create_storage, original_number
+from optuna_kd.study.optimizing import run_trial
 
 pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("quiet_optuna")]
 
@@ -150,7 +151,7 @@ def check(crowd: Crowd, first_seen: dict[int, FrozenTrial], shown: list[int]) ->
     finished = [trial for trial in trials if trial.state in FINISHED]
     assert len(finished) == TOTAL
     assert [trial.number for trial in trials] == list(range(len(trials)))
-    assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.FAIL}  # nobody is RUNNING or WAITING
+    assert {trial.state for trial in trials} <= {*FINISHED, TrialState.FAIL}  # nobody is RUNNING or WAITING
     for number, trial in first_seen.items():
         assert trials[number] == trial, "a finished trial was changed"
     originals = [original_number(trial) for trial in finished]
@@ -176,7 +177,7 @@ def undisturbed(numbers: set[int]) -> dict[int, FrozenTrial]:
     for number in range(max(numbers) + 1):
         trial = study.ask()
         if number in numbers:
-            study.tell(trial, objective(trial))
+            run_trial(study, trial, objective, ())
         else:
             study.tell(trial, state=TrialState.FAIL)
     return {trial.number: trial for trial in study.trials if trial.number in numbers}

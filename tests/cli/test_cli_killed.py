@@ -13,36 +13,9 @@ from typing import Any
 
 import optuna
 import pytest
-import torch
 from command_line import Run
 
-from optuna_kd.models import create_model
 from optuna_kd.storages import create_storage
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
-    """A teacher that knows its digits."""
-    from sklearn.datasets import load_digits
-
-    bundled = load_digits()
-    images = torch.tensor(bundled.images, dtype=torch.float32)[:, None] / 16
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = create_model("resnet8", num_classes=10, in_channels=1, input_size=8)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        mean, std = images.mean(), images.std()
-        for step in range(60):
-            part = slice(step * 64 % 1200, step * 64 % 1200 + 64)
-            loss = torch.nn.functional.cross_entropy(
-                model((images[part] - mean) / std), torch.tensor(bundled.target[part])
-            )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
-    torch.save(model.state_dict(), path)
-    return path
 
 
 def children_of(pid: int) -> list[int]:
@@ -81,7 +54,7 @@ def trials_of(database: Path) -> list[optuna.trial.FrozenTrial]:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_search_goes_on_after_it_was_ended(
-    how: signal.Signals, here: Path, tmp_path: Path, checkpoint: Path, run: Run
+    how: signal.Signals, here: Path, tmp_path: Path, taught: Path, run: Run
 ) -> None:
     database = tmp_path / "kd.db"
     command: list[Any] = [
@@ -89,7 +62,7 @@ def test_a_search_goes_on_after_it_was_ended(
         "--teacher",
         "resnet8",
         "--teacher-checkpoint",
-        checkpoint,
+        taught,
         "--study-name",
         "killed",
     ]

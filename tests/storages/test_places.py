@@ -11,6 +11,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from optuna_kd.storages import (
@@ -24,6 +25,7 @@ from optuna_kd.storages import (
     retire_lost_trials,
     retire_trial,
     this_process,
+    write_trial,
 )
 from optuna_kd.storages.processes import is_gone
 
@@ -196,3 +198,21 @@ def test_threads_and_objects_never_share_a_place(database: str) -> None:
     for thread in threads:
         thread.join()
     assert sorted(numbers) == list(range(20))
+
+
+def test_attributes_and_reports_are_written_at_once(study: optuna.Study) -> None:
+    trial = claim_trial(study, 2)
+    assert trial is not None
+    write_trial(trial, {"a": 1, "b": [1.5, None]}, {3: 0.25})
+    write_trial(trial, {"a": 2, "c": {"deep": "yes"}}, {6: float("nan"), 9: float("inf")})
+    write_trial(trial, {})
+    expected = {"a": 2, "b": [1.5, None], "c": {"deep": "yes"}}
+    stored = study.trials[0]
+    assert stored.user_attrs == trial.user_attrs == expected
+    assert str(stored.intermediate_values) == "{3: 0.25, 6: nan, 9: inf}"
+    with pytest.warns(UserWarning, match="already reported"):
+        trial.report(0.5, 6)
+    study.tell(trial, 1.0)
+    with pytest.raises(UpdateFinishedTrialError):
+        write_trial(trial, {"late": 1})
+    assert study.trials[0].user_attrs == expected

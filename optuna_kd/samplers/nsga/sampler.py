@@ -16,7 +16,6 @@ from optuna_kd.samplers.guided import GuidedSampler
 from optuna_kd.samplers.nsga.breeding import Breeding
 from optuna_kd.samplers.nsga.guide import Guide, Settings
 from optuna_kd.samplers.nsga.shrinkage import rows_of
-from optuna_kd.samplers.view import number_of
 from optuna_kd.seeds import derive_seed
 
 
@@ -109,7 +108,7 @@ class UniADSSampler(GuidedSampler[Guide]):
     ) -> Any:
         """Choose the value of one parameter, given those that the trial already has."""
         domain = domain_of(param_distribution)
-        rng = np.random.default_rng(derive_seed(self._seed, number_of(trial), f"uniads/{param_name}"))
+        rng = np.random.default_rng(derive_seed(self._seed, self._number(trial), f"uniads/{param_name}"))
         if param_distribution.single():
             internal = domain.draw(domain.cell(None), rng)
         else:
