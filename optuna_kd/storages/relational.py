@@ -77,8 +77,8 @@ class PatientStorage(RDBStorage):
 
         Args:
             study_id: Of the study.
-            total: Complete, pruned and running trials that it may have. A running one without heartbeat is not counted:
-                nobody would see that it is given up.
+            total: Complete, pruned and running trials that it may have. A running one without heartbeat and without
+                owner (`Study.ask`) is not counted: nobody would see that it is given up.
             owner: Who runs it (`this_process`).
 
         Returns:
@@ -121,8 +121,8 @@ class PatientStorage(RDBStorage):
     def write_trial(self, trial_id: int, user_attrs: Mapping[str, Any], reports: Mapping[int, float]) -> None:
         """Write attributes and intermediate values of a trial, in one transaction for all."""
         with scoped(self.scoped_session) as session:
-            trial = models.TrialModel.find_or_raise_by_id(trial_id, session)
-            self.check_trial_is_updatable(trial_id, trial.state)
+            state: Any = models.TrialModel.find_or_raise_by_id(trial_id, session).state
+            self.check_trial_is_updatable(trial_id, state)
             table = models.TrialUserAttributeModel
             if (insert := UPSERTS.get(self.engine.dialect.name)) is not None and user_attrs:
                 statement = insert(table).values(
@@ -171,12 +171,15 @@ class PatientStorage(RDBStorage):
     @staticmethod
     def _count_taken(session: Session, study_id: int) -> int:
         # In one statement: a trial that ends between two would be in neither.
-        trial, heartbeat = models.TrialModel, models.TrialHeartbeatModel
-        is_alive = (trial.state == TrialState.RUNNING) & heartbeat.trial_id.is_not(None)
+        trial, heartbeat, owner = models.TrialModel, models.TrialHeartbeatModel, models.TrialSystemAttributeModel
+        # Those of workers behind a proxy have an owner only.
+        is_run_by_someone = heartbeat.trial_id.is_not(None) | owner.trial_id.is_not(None)
+        is_alive = (trial.state == TrialState.RUNNING) & is_run_by_someone
         taken = (
             session.query(sqlalchemy.func.count())
             .select_from(trial)
             .outerjoin(heartbeat, heartbeat.trial_id == trial.trial_id)
+            .outerjoin(owner, (owner.trial_id == trial.trial_id) & (owner.key == OWNER))
             .filter(trial.study_id == study_id)
             .filter(trial.state.in_((TrialState.COMPLETE, TrialState.PRUNED)) | is_alive)
         )

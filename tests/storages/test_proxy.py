@@ -120,3 +120,18 @@ def test_without_grpcio_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
         create_storage("grpc://localhost:13000")
     with pytest.raises(StorageError, match=r'pip install "optuna-kd\[grpc\]"'):
         serve(create_storage("sqlite://"))
+
+
+def test_workers_behind_a_proxy_and_before_it_share_a_total(tmp_path: Path) -> None:
+    port, database = free_port(), f"sqlite:///{tmp_path / 'kd.db'}"
+    server = start(database, port)
+    try:
+        behind = optuna.create_study(study_name="s", storage=create_storage(f"grpc://127.0.0.1:{port}", patience=60))
+        before = optuna.load_study(study_name="s", storage=create_storage(database))
+        assert claim_trial(behind, 2) is not None
+        assert claim_trial(before, 2) is not None
+        assert claim_trial(before, 2) is None
+        assert claim_trial(behind, 2) is None
+    finally:
+        server.kill()
+        server.communicate()
