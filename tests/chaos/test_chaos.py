@@ -22,7 +22,7 @@ import pytest
 from digits_worker import NAME, create_objective, join_study
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_kd.storages import create_storage, original_number
+from optuna_kd.storages import OWNER, create_storage, original_number
 from optuna_kd.study.optimizing import run_trial
 
 pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("quiet_optuna")]
@@ -49,14 +49,16 @@ class Crowd:
         log = (self.folder / f"worker-{time.monotonic_ns()}.log").open("w")
         self.processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, text=True))
 
-    def kill_one(self, chance: random.Random) -> None:
-        """Kill one, and start another in its place."""
-        running = [process for process in self.processes if process.poll() is None]
-        if running:
-            victim = chance.choice(running)
+    def kill_one(self, trials: list[FrozenTrial], chance: random.Random) -> bool:
+        """Kill one that runs a trial, and start another in its place; give whether there was one."""
+        owners = {str(trial.system_attrs.get(OWNER, "//")).split("/")[1] for trial in trials}
+        busy = [process for process in self.processes if process.poll() is None and str(process.pid) in owners]
+        if busy:
+            victim = chance.choice(busy)
             victim.kill()
             victim.wait()
             self.start()
+        return bool(busy)
 
     def stop(self) -> None:
         """End all."""
@@ -121,15 +123,16 @@ def disturb(crowd: Crowd, beside: Callable[[int], None] = lambda kill: None) -> 
     started, kills, last = time.monotonic(), 0, time.monotonic()
     while True:
         assert time.monotonic() - started < LIMIT, crowd.logs()
+        running: list[FrozenTrial] = []
         with contextlib.suppress(Exception):  # the database may be away
+            running = study.get_trials(states=(TrialState.RUNNING,))
             for trial in study.get_trials(states=FINISHED):
                 first_seen.setdefault(trial.number, trial)
         if all(process.poll() is not None for process in crowd.processes):
             break
-        if kills < KILLS and time.monotonic() - last > PAUSE:
+        if kills < KILLS and time.monotonic() - last > PAUSE and crowd.kill_one(running, chance):
             kills, last = kills + 1, time.monotonic()
             beside(kills)
-            crowd.kill_one(chance)
         time.sleep(0.3)
     assert kills == KILLS, f"all was over after {kills} kills"
     assert {process.returncode for process in crowd.processes} == {0, -signal.SIGKILL}, crowd.logs()
@@ -157,7 +160,7 @@ def check(crowd: Crowd, first_seen: dict[int, FrozenTrial], shown: list[int]) ->
     originals = [original_number(trial) for trial in finished]
     assert len(set(originals)) == TOTAL, "a trial was run twice"
     retried = [trial for trial in finished if original_number(trial) != trial.number]
-    assert len(retried) >= KILLS // 4, "hardly anyone was disturbed"
+    assert len(retried) >= KILLS // 3, "hardly anyone was disturbed"
     assert shown, "the dashboard showed nothing"
     assert list((crowd.folder / "checkpoints").glob("*")) == []
     twins = undisturbed(set(originals))
