@@ -21,7 +21,7 @@ NAME, SEED = "chaos", 7
 
 
 def create_objective(checkpoints: Path | None) -> DistillationObjective:
-    """Some seconds of training on one slow core, with four rungs."""
+    """Seconds of training on one core, with four rungs."""
     torch.set_num_threads(1)
     bundled = load_digits()
     images = np.round(bundled.images * 255 / 16).astype(np.uint8)[:, None]
@@ -32,7 +32,7 @@ def create_objective(checkpoints: Path | None) -> DistillationObjective:
     task = ImageClassification(
         teacher,
         lambda: create_model("resnet8x0.25", num_classes=10, in_channels=1, input_size=8),
-        (images[:600], labels[:600]),
+        (images[:300], labels[:300]),
         batch_size=32,
         views=2,
         device="cpu",

@@ -159,8 +159,9 @@ def check(crowd: Crowd, first_seen: dict[int, FrozenTrial], shown: list[int]) ->
         assert trials[number] == trial, "a finished trial was changed"
     originals = [original_number(trial) for trial in finished]
     assert len(set(originals)) == TOTAL, "a trial was run twice"
-    retried = [trial for trial in finished if original_number(trial) != trial.number]
-    assert len(retried) >= KILLS // 3, "hardly anyone was disturbed"
+    interrupted = [trial for trial in trials if trial.state == TrialState.FAIL]
+    assert len(interrupted) >= KILLS - 4, "some kills may come just after a trial has ended, but not many"
+    assert any(original_number(trial) != trial.number for trial in finished)
     assert shown, "the dashboard showed nothing"
     assert list((crowd.folder / "checkpoints").glob("*")) == []
     twins = undisturbed(set(originals))

@@ -40,7 +40,8 @@ def finished(url: str) -> int:
 def test_a_worker_joins_and_both_keep_the_total(here: Path, tmp_path: Path, taught: Path) -> None:
     url = f"sqlite:///{tmp_path / 'kd.db'}"
     teacher = ["--teacher", "resnet8", "--teacher-checkpoint", taught]
-    search = start(["search", *teacher, *SMALL, "--storage", url, "--trials", 60], here)
+    longer = ["--proxy-epochs", 12, "--subset", 0.4, "--trials", 60]  # than it takes the worker to start
+    search = start(["search", *teacher, *SMALL, *longer, "--storage", url], here)
     end = time.monotonic() + 120
     while finished(url) < 2:
         assert search.poll() is None, search.communicate()
