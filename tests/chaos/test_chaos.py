@@ -28,7 +28,7 @@ from optuna_kd.study.optimizing import run_trial
 pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("quiet_optuna")]
 
 WORKERS, TOTAL, KILLS = 4, 60, 20
-PAUSE = 3.0  # seconds between two kills
+PAUSE = 1.5  # seconds between two kills
 LIMIT = 900.0  # seconds in which all is over
 WORKER = Path(__file__).with_name("digits_worker.py")
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
