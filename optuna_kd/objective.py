@@ -18,7 +18,7 @@ from optuna_kd.distillers import InvalidChainError, probe_cells
 from optuna_kd.pruners import record_gap, reject, should_prune
 from optuna_kd.pruners import report as report_values
 from optuna_kd.pruners.cka import GAPS
-from optuna_kd.pruners.reporting import Values, reported_steps
+from optuna_kd.pruners.reporting import Values
 from optuna_kd.recipe import ProxyConfig, Recipe
 from optuna_kd.rewards import REWARDS, Metrics
 from optuna_kd.search_space import TWO_CLASSES, DeadCell, Space
@@ -307,7 +307,7 @@ class FunctionObjective:
         recipe = space_of(trial.study).suggest(trial)
         trial.set_user_attr(RECIPE, str(recipe))
 
-        inherited = reported_steps(trial)
+        inherited = set(frozen_of(trial).intermediate_values)  # of the trial that this one runs again
 
         def report(step: int, reward: Values, gap: float | None = None) -> None:
             if step not in inherited:

@@ -77,13 +77,6 @@ def report(trial: BaseTrial, values: Values, step: int) -> None:
     trial.storage.set_trial_intermediate_value(trial_id(trial), step, ordered[0])
 
 
-def reported_steps(trial: BaseTrial) -> Set[int]:
-    """Give the steps that are reported already: in a new trial none, in one that runs an interrupted one again its."""
-    if not isinstance(trial, Trial):
-        return frozenset()
-    return trial.storage.get_trial(trial_id(trial)).intermediate_values.keys()
-
-
 def should_prune(trial: BaseTrial) -> bool:
     """Tell whether a trial should stop at its last reported step; then raise `optuna.TrialPruned`.
 

@@ -212,7 +212,7 @@ class PatientStorage(RDBStorage):
                 .filter(trial.study_id == study_id, trial.state == TrialState.RUNNING, attribute.key == OWNER)
                 .all()
             )
-        gone = [int(trial_id) for trial_id, owner in owners if is_gone(owner.strip('"'))]
+        gone = [int(trial_id) for trial_id, owner in owners if is_gone(json.loads(owner))]
         return list(dict.fromkeys([*silent, *gone]))
 
     # Optuna's own methods, made patient. A trial that was finished by the try whose answer was lost is finished.
