@@ -23,7 +23,7 @@ from optuna_kd.runner.teacher import cache_folder
 from optuna_kd.search_space import create_space
 from optuna_kd.seeds import derive_seed
 from optuna_kd.training import ImageClassification, StudentTraining, TeacherKnowledge, prepare_knowledge
-from optuna_kd.training.knowledge_plan import KnowledgeChoices
+from optuna_kd.training.knowledge_plan import KnowledgeChoices, knowledge_bytes
 from optuna_kd.training.proxy import proxy_images
 
 CLASSES, SHAPE = 10, (3, 32, 32)
@@ -226,9 +226,10 @@ def _keep(state: dict[str, Any], file: Path) -> None:
 
 
 def store_answers(task: ImageClassification, proxy: ProxyConfig) -> TeacherKnowledge | None:
-    """Store the teacher's answers on the images of a proxy: on the device of the task, or else in memory."""
-    choices = KnowledgeChoices(mode="replay", limit=STORED)
-    return prepare_knowledge(task, choices, proxy_images(task, proxy)[0])
+    """Store the teacher's answers on the images of a proxy, and no others: on the device of the task, or in memory."""
+    images = proxy_images(task, proxy)[0]
+    limit = STORED if len(images) == len(task.train_set) else 2 * knowledge_bytes(task, len(images))
+    return prepare_knowledge(task, KnowledgeChoices(mode="replay", limit=limit), images)
 
 
 def draw_recipes(task: ImageClassification, count: int, seed: int) -> list[Recipe]:

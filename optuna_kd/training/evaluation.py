@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,6 +12,7 @@ from optuna_kd.models import evaluating
 from optuna_kd.models.knowledge import logits_of
 from optuna_kd.rewards import Metrics, MinibatchCKA
 from optuna_kd.training.offline import TeacherKnowledge, chunks
+from optuna_kd.training.precision import Precision
 from optuna_kd.training.task import ImageClassification
 
 
@@ -19,8 +22,17 @@ def evaluate(
     student: nn.Module,
     knowledge: TeacherKnowledge | None = None,
     indices: Tensor | None = None,
+    precision: Precision | None = None,
 ) -> Metrics:
-    """Score a student in evaluation mode on validation images (by default all), beside the teacher."""
+    """Score a student in evaluation mode on validation images (by default all), beside the teacher.
+
+    Args:
+        task: The task.
+        student: Is left in evaluation mode.
+        knowledge: The teacher's stored outputs; None asks it.
+        indices: Of the validation images [N]; None for all.
+        precision: In which the student runs; None for float32. The scores themselves are always float32 or better.
+    """
     student.eval()
     cka = MinibatchCKA()
     correct, cross_entropy, l1 = 0, 0.0, 0.0
@@ -31,7 +43,8 @@ def evaluate(
         for part, (raw, labels) in zip(parts, read, strict=True):
             images = task.prepare(raw)
             labels = labels.to(task.device)
-            known = observer(images)
+            with contextlib.nullcontext() if precision is None else precision.autocast():
+                known = observer(images)
             taught = (
                 task.teacher_knowledge(images)
                 if knowledge is None

@@ -25,6 +25,7 @@ from optuna_kd.training.masks import apportion, draw_mask, erk_densities, move_m
 logger = logging.getLogger(__name__)
 
 DISTRIBUTIONS = ("uniform", "erk")
+LEAST_EVERY, MOST_EVERY = 5, 100  # steps between two changes of the masks
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class SparseWeights:
         distribution: "uniform", the same share in every layer; or "erk" (Erdős-Rényi-Kernel): the density of a
             layer is proportional to (sum of the sides of its weight) / (product of the sides), capped at 1.
         drop: α, the share of the active weights that the first change would replace at t = 0; in [0, 1].
-        every: Steps between two changes (ΔT); None takes a twentieth of the training, at most 100.
+        every: Steps between two changes (ΔT); None takes a twentieth of the training, at least 5 and at most 100.
         until: Share of the training after which the masks stay; in (0, 1].
         regrow: False keeps the first masks.
 
@@ -101,8 +102,8 @@ class SparseWeights:
         if distribution not in DISTRIBUTIONS:
             raise suggest_name("distribution", distribution, DISTRIBUTIONS)
         # RigL: ΔT = 100, of 32,000 steps and more. A proxy may have some hundred steps altogether and would see one
-        # change or none; a twentieth gives it fifteen, and a new weight still has some steps to grow in.
-        every = max(1, min(100, steps // 20)) if every is None else every
+        # change or none; a twentieth gives it fifteen. Five at least, because a new weight needs steps to grow in.
+        every = max(LEAST_EVERY, min(MOST_EVERY, steps // 20)) if every is None else every
         _check_count("every", every)
         self.steps, self.drop, self.every, self.regrow = steps, drop, every, regrow
         self.last_change = until * steps

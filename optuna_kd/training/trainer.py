@@ -186,9 +186,9 @@ class StudentTraining:
         self._first = dict(state["first"])
 
     def evaluate(self) -> Metrics:
-        """Score the student on the validation data."""
+        """Score the student on the validation data, in the precision in which it learns."""
         with memory_guard("scoring the validation images"):
-            return evaluate(self.task, self.student, self._validation, self.val_indices)
+            return evaluate(self.task, self.student, self._validation, self.val_indices, self.precision)
 
     def train_epoch(self, epoch: int, cycle: tuple[int, int]) -> dict[str, float]:
         """Train through one epoch of a cosine cycle (its first epoch, the one after its last).

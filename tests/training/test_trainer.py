@@ -468,7 +468,7 @@ def test_a_sparse_proxy_keeps_its_zeros_and_is_repeatable(task: ImageClassificat
 
 
 def test_students_may_run_in_half_precision(task: ImageClassification, make_task: Make) -> None:
-    """Weights and losses stay float32, scores are those of a float32 network."""
+    """Weights and losses stay float32; a rung scores the network as it learns, up to rounding as in float32."""
     half = make_task(precision="bfloat16")
     training = StudentTraining(half, KD, ProxyConfig(epochs=2, rungs=(2,)), seed=0)
     seen: list[torch.dtype] = []
@@ -481,7 +481,11 @@ def test_students_may_run_in_half_precision(task: ImageClassification, make_task
     (whole,) = StudentTraining(task, KD, ProxyConfig(epochs=2, rungs=(2,)), seed=0).run()
     assert rung.losses["total"] == pytest.approx(whole.losses["total"], rel=0.1)
     assert rung.losses["total"] != whole.losses["total"]
-    assert rung.metrics == evaluate(task, training.student)
+    assert rung.metrics == evaluate(task, training.student, precision=training.precision)
+    exact = evaluate(task, training.student)
+    assert rung.metrics.cross_entropy == pytest.approx(exact.cross_entropy, rel=0.01)
+    assert rung.metrics.cross_entropy != exact.cross_entropy
+    assert rung.metrics.cka == pytest.approx(exact.cka, abs=0.01)
 
 
 def test_a_precision_that_is_none_is_refused_with_the_task(make_task: Make) -> None:
