@@ -12,6 +12,7 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from optuna_kd.analysis.verdict import LABELS, PLAIN, SEARCHED, TUNED
 from optuna_kd.goals import GOALS
 from optuna_kd.joint_objective import JointDistillationObjective, goals_of
 from optuna_kd.recipe import Recipe
@@ -20,7 +21,7 @@ from optuna_kd.runner.controls import LABELS_ONLY, PLAIN_KD, best_of_grid, contr
 from optuna_kd.runner.jobs import run_full
 from optuna_kd.runner.main_job import MainJob
 from optuna_kd.runner.plan import METHODS, PRUNED_SHARE
-from optuna_kd.runner.result import LABELS, PLAIN, SEARCHED, TUNED, FrontRow, OptionRow, SearchResult
+from optuna_kd.runner.result import FrontRow, OptionRow, SearchResult
 from optuna_kd.runner.workers import Job
 from optuna_kd.samplers import UniADSSampler
 from optuna_kd.study import count_complete, count_finished, front, recipe_of, record_confirmed

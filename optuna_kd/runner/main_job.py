@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from optuna_kd.analysis.verdict import LABELS, PLAIN, SEARCHED, TUNED
 from optuna_kd.pruners import REJECT_REASON
 from optuna_kd.recipe import Recipe
 from optuna_kd.runner.confirmation import confirm
@@ -18,7 +19,7 @@ from optuna_kd.runner.jobs import run_full
 from optuna_kd.runner.ledger import SEED_SPACE, Ledger
 from optuna_kd.runner.plan import METHODS, PRUNED_SHARE
 from optuna_kd.runner.progress import format_seconds
-from optuna_kd.runner.result import LABELS, PLAIN, SEARCHED, TUNED, SearchResult, conclude
+from optuna_kd.runner.result import SearchResult, conclude
 from optuna_kd.runner.trials import TrialPhase
 from optuna_kd.runner.workers import Job
 from optuna_kd.storages import show_storage

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from rich.table import Table
 from torch import nn
 
 from optuna_kd.analysis.statistics import Comparison, compare
+from optuna_kd.analysis.verdict import SEARCHED, TUNED, judge
 from optuna_kd.models import count_parameters, latency_ms, student_label
 from optuna_kd.recipe import Recipe, StudentConfig
 from optuna_kd.study import STUDY_ID, count_complete, count_finished, settings_of
@@ -28,7 +28,6 @@ from optuna_kd.training.evaluation import accuracy
 from optuna_kd.training.full import mean_and_sd, student_card
 from optuna_kd.training.task import ImageClassification
 
-LABELS, PLAIN, TUNED, SEARCHED = "labels only", "plain KD", "tuned KD", "searched recipe"
 AVOIDED = 6  # options that the closing report names
 UNTRIED = 0.5  # weight of an option that nothing is known of; below it the sampler avoids it
 
@@ -290,33 +289,6 @@ def conclude(
     return result
 
 
-def judge(comparisons: Mapping[str, Comparison], *, same_recipe: bool = False) -> str:
-    """Say in one sentence whether the recipe beats tuned KD beyond noise, and what so many seeds can show."""
-    if same_recipe:
-        return "The search found nothing better than tuned KD: it ends with the same recipe."
-    tuned = comparisons[TUNED]
-    points = f"{100 * tuned.difference:+.2f} points"
-    if tuned.n < 2:
-        return f"The searched recipe is {points} from tuned KD, with one seed: nothing can be said about noise."
-    found = f"{points}, p = {tuned.adjusted:.2g} in a paired t-test with Holm's correction"
-    reach = (
-        f"{tuned.n} seeds can show differences from {100 * tuned.detectable:.2f} points on"
-        if tuned.detectable < 0.5
-        else f"{tuned.n} seeds are too few to show a difference"
-    )
-    if tuned.significant and tuned.difference > 0:
-        equal = [name for name in (PLAIN, LABELS) if not _better(comparisons[name])]
-        others = f"but not {' or '.join(equal)}" if equal else f"and {PLAIN} and {LABELS} as well"
-        return f"The searched recipe beats tuned KD beyond noise ({found}), {others}; {reach}."
-    if tuned.significant:
-        return f"The searched recipe is worse than tuned KD ({found}); {reach}. Use tuned KD."
-    return f"The searched recipe does not beat tuned KD beyond noise ({found}); {reach}."
-
-
-def _better(comparison: Comparison) -> bool:
-    return comparison.significant and comparison.difference > 0
-
-
 def _summary(
     result: SearchResult, task: ImageClassification, records: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> dict[str, Any]:
@@ -333,10 +305,7 @@ def _summary(
         else "validation data, on which the recipe, the controls and the student were chosen as well: all figures "
         "are optimistic, and those of the searched recipe most",
         "table": [{**asdict(row), "accuracies": list(row.accuracies)} for row in result.rows],
-        "comparisons": {
-            name: {key: value if math.isfinite(value) else None for key, value in _numbers(found).items()}
-            for name, found in result.comparisons.items()
-        },
+        "comparisons": {name: found.to_dict() for name, found in result.comparisons.items()},
         "runs": {method: [dict(run) for run in runs] for method, runs in records.items()},
         **student_card(task),
         "layers": task.layers(),
@@ -351,10 +320,6 @@ def _summary(
         },
         "machine": f"{platform.system()} {platform.machine()}",
     }
-
-
-def _numbers(comparison: Comparison) -> dict[str, float]:
-    return {key: value for key, value in asdict(comparison).items() if key != "other"}
 
 
 def _example(task: ImageClassification) -> torch.Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from optuna_kd.analysis import compare, detectable_difference, holm
+from optuna_kd.analysis import bootstrap_interval, compare, detectable_difference, holm, mean_interval, wilcoxon_p
 
 A = [0.91, 0.93, 0.92, 0.95, 0.90]
 B = [0.90, 0.90, 0.92, 0.93, 0.91]
@@ -127,3 +127,57 @@ def test_false_alarms_stay_at_five_percent() -> None:
         alarms += any(comparison.significant for comparison in found.values())
     assert alarms / 2000 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 2000)
     assert alarms > 20  # and it does not stay silent by never testing
+
+
+def test_the_t_interval_is_scipys() -> None:
+    expected = stats.ttest_rel(A, B).confidence_interval(0.95)
+    assert compare(A, {"b": B})["b"].interval == pytest.approx((expected.low, expected.high))
+    assert mean_interval([0.3]) == (-math.inf, math.inf)
+    assert mean_interval([0.3, 0.3]) == pytest.approx((0.3, 0.3))
+
+
+def test_wilcoxon_of_distinct_differences_is_the_tables() -> None:
+    # Positive ranks 1 to 8 but 2: W- = 2, of 256 sign patterns 3 have so small a sum ({}, {1}, {2}), two-sided 6.
+    assert wilcoxon_p([1, -2, 3, 4, 5, 6, 7, 8]) == pytest.approx(6 / 256)
+    assert wilcoxon_p([1, 2, 3, 4, 5, 6]) == pytest.approx(2 / 64)  # the smallest that six pairs can have
+    assert wilcoxon_p([-1, -2, -3, -4, -5, -6]) == pytest.approx(2 / 64)
+
+
+def test_wilcoxon_with_ties_and_equal_pairs() -> None:
+    # Two ranks dropped with their zeros (1.5 each), the others 3 to 6: of 16 patterns two are as extreme.
+    assert wilcoxon_p([0, 0, 1, 2, 3, 4]) == pytest.approx(2 / 16)
+    assert wilcoxon_p([1, 1, 1, 1, 1, 1]) == pytest.approx(2 / 64)
+    assert wilcoxon_p([0.0] * 6) == 1
+
+
+def test_wilcoxon_is_silent_where_it_can_never_speak() -> None:
+    assert wilcoxon_p([1, 2, 3, 4, 5]) is None  # 2 / 32 = 0.0625 at best
+    assert compare(A, {"b": B})["b"].wilcoxon is None
+
+
+def test_bootstrap_intervals_need_ten_values_and_keep_their_promise() -> None:
+    assert bootstrap_interval(np.arange(9.0)) is None
+    assert bootstrap_interval(np.full(10, 0.2)) == pytest.approx((0.2, 0.2))
+    rng = np.random.default_rng(0)
+    samples = rng.gamma(2.0, size=(300, 10))  # skewed, with mean 2
+    covered = [low <= 2 <= high for low, high in map(bootstrap_interval, samples)]
+    assert np.mean(covered) >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / 300)
+    low, high = bootstrap_interval(samples[0])  # type: ignore[misc]
+    assert low < samples[0].mean() < high
+
+
+def test_bootstrap_intervals_shift_and_scale_with_the_values() -> None:
+    values = np.random.default_rng(1).normal(size=12)
+    low, high = bootstrap_interval(values)  # type: ignore[misc]
+    assert bootstrap_interval(3 * values + 1) == pytest.approx((3 * low + 1, 3 * high + 1))
+
+
+def test_comparisons_as_json_have_no_infinities() -> None:
+    one = compare([0.9], {"b": [0.5]})["b"].to_dict()
+    assert one["interval"] == [None, None]
+    assert one["detectable"] is None
+    assert one["sd"] is None
+    assert "other" not in one
+    ten = compare(A * 2, {"b": B * 2})["b"].to_dict()
+    assert len(ten["bootstrap"]) == 2
+    assert 0 < ten["wilcoxon"] < 1

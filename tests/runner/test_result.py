@@ -12,8 +12,9 @@ import torch
 from small_searches import Task
 
 from optuna_kd.analysis.statistics import Comparison
+from optuna_kd.analysis.verdict import LABELS, PLAIN, SEARCHED, TUNED, judge
 from optuna_kd.recipe import Recipe, StudentConfig
-from optuna_kd.runner.result import LABELS, PLAIN, SEARCHED, TUNED, conclude, judge
+from optuna_kd.runner.result import conclude
 from optuna_kd.study import create_study
 
 

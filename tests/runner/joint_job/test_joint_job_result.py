@@ -11,11 +11,12 @@ from joint_searches import CONTROLS, build, student
 from small_searches import Finished
 
 import optuna_kd
+from optuna_kd.analysis.verdict import LABELS, PLAIN, SEARCHED, TUNED
 from optuna_kd.models import count_parameters
 from optuna_kd.recipe import Recipe
 from optuna_kd.runner.controls import control_recipes
 from optuna_kd.runner.joint_job import knee_sentence
-from optuna_kd.runner.result import LABELS, PLAIN, SEARCHED, TUNED, FrontRow
+from optuna_kd.runner.result import FrontRow
 from optuna_kd.study import best_recipe, front, recipe_of
 
 

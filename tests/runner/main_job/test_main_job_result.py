@@ -15,11 +15,11 @@ from optuna.trial import TrialState
 from rich.console import Console
 from small_searches import Finished, Notes, Place
 
+from optuna_kd.analysis.verdict import LABELS, PLAIN, SEARCHED, TUNED
 from optuna_kd.recipe import Recipe
 from optuna_kd.runner import search as front_door
 from optuna_kd.runner.controls import control_recipes, kd_grid
 from optuna_kd.runner.jobs import SESSION
-from optuna_kd.runner.result import LABELS, PLAIN, SEARCHED, TUNED
 from optuna_kd.study import best_recipe, count_finished
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
