@@ -1,6 +1,7 @@
 # make demo   creates .venv, installs the package and runs the main job
 # make test   the same with the development tools, then the whole test suite
 # make chaos  kills workers and database servers for some minutes, and compares with undisturbed runs
+# make docs   builds the documentation into site/; a warning is an error
 # make lint, make examples, make clean
 #
 # VENV=path puts the environment elsewhere, PYTHON=python3.12 chooses the interpreter.
@@ -8,6 +9,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+SITE ?= site
 # Two processes of one torch thread each: a third faster than one process on two cores.
 PYTEST ?= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
@@ -17,7 +19,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test chaos lint examples clean
+.PHONY: demo test chaos lint examples docs clean
 .NOTPARALLEL:
 
 demo: $(INSTALLED)
@@ -37,8 +39,12 @@ lint: $(INSTALLED_DEV)
 examples: $(INSTALLED)
 	@set -e; for file in examples/*.py; do echo "== $$file"; OMP_NUM_THREADS=1 $(BIN)/python "$$file"; done
 
+# The theme advertises its successor at every build.
+docs: $(INSTALLED_DEV)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --site-dir $(SITE)
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 define create_venv
 @command -v $(PYTHON) >/dev/null || { echo "There is no '$(PYTHON)' here. Name a Python >= 3.11: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
