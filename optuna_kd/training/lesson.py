@@ -23,6 +23,24 @@ class Rung:
     losses: dict[str, float] = field(default_factory=dict)
 
 
+class MeanTerms:
+    """The mean of loss terms over the steps of an epoch."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    def add(self, terms: dict[str, Tensor]) -> None:
+        """Add those of one step."""
+        for name, value in terms.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._count += 1
+
+    def values(self) -> dict[str, float]:
+        """Give the mean of each."""
+        return {name: float(value) / self._count for name, value in self._sums.items()}
+
+
 class Batch(NamedTuple):
     """What a student is shown in one step.
 

@@ -3,12 +3,47 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 
 from optuna_kd.training.rejection import OutOfMemory
+
+logger = logging.getLogger(__name__)
+
+LEAST_IMAGES = 8  # of a piece of a batch
+T = TypeVar("T")
+
+
+def in_pieces(work: Callable[[int], T], count: int, pieces: int) -> tuple[T, int]:
+    """Do something with a batch, cut into more pieces each time that memory is short.
+
+    Args:
+        work: Called with the number of pieces.
+        count: Images of the batch.
+        pieces: Into how many it is cut at first.
+
+    Returns:
+        What `work` gave, and the number of pieces that it took.
+
+    Raises:
+        OutOfMemory: If pieces of 8 images are too large.
+    """
+    while True:
+        try:
+            return work(pieces), pieces
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        release_memory()  # here, where the error does not hold the tensors any more
+        pieces *= 2
+        images = -(-count // pieces)
+        if images < LEAST_IMAGES:
+            raise OutOfMemory(f"out of memory with {2 * images} of {count} images at a time")
+        logger.warning("Out of memory: going on with %d of the %d images of a batch at a time.", images, count)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -21,24 +21,21 @@ from optuna_kd.rewards import Metrics
 from optuna_kd.seeds import derive_seed
 from optuna_kd.training.checkpoint import NO_CHECKPOINT, Checkpoint
 from optuna_kd.training.evaluation import evaluate
-from optuna_kd.training.lesson import Batch, Lesson, Rung
-from optuna_kd.training.memory import is_out_of_memory, memory_guard, release_memory
+from optuna_kd.training.lesson import Batch, Lesson, MeanTerms, Rung
+from optuna_kd.training.memory import in_pieces, memory_guard
 from optuna_kd.training.offline import TeacherKnowledge
+from optuna_kd.training.optimizer import create_optimizer, learning_rate
 from optuna_kd.training.proxy import proxy_images, proxy_student
 from optuna_kd.training.randomness import seeded
-from optuna_kd.training.rejection import LossRejected, OutOfMemory
+from optuna_kd.training.rejection import LossRejected
 from optuna_kd.training.sparse import SparseWeights
 from optuna_kd.training.task import ImageClassification
 from optuna_kd.training.teacher_answers import prepare_view
-
-logger = logging.getLogger(__name__)
 
 EXPLODED = 3.0  # times ln K, the cross-entropy of guessing
 LOWEST_LIMIT = 5.0  # of a cross-entropy: with two classes a few confident mistakes cost more than guessing
 TERM_LIMIT = 1e4  # a term above this, or this many times its first value, has left every sensible scale
 GRADIENT_NORM = 5.0  # clips student and adapters together, so that no recipe hides in the adapter
-LEAST_IMAGES = 8  # of a piece of a batch, where memory is short
-WARMUP_STEPS = 0.1  # share of the first cycle over which the learning rate rises
 
 
 class StudentTraining:
@@ -96,7 +93,7 @@ class StudentTraining:
         self.lr = chosen.lr if chosen is not None else task.lr
         self.steps_per_epoch = max(1, len(self.indices) // self.batch_size)
         self.parameters = [*self.student.parameters(), *self.distiller.parameters()]
-        self.optimizer = _create_optimizer(task, self.parameters, self.lr)
+        self.optimizer = create_optimizer(task, self.parameters, self.lr)
         self.sparse: SparseWeights | None = None
         if proxy.sparsity:
             steps, seed = self.steps_per_epoch * proxy.epochs, derive_seed(seed, "sparse")
@@ -139,7 +136,7 @@ class StudentTraining:
                 continue
             losses: dict[str, float] = {}
             for epoch in range(max(start, self._epochs), end):
-                mean = _Mean()
+                mean = MeanTerms()
                 for lesson in self._lessons_of(epoch, (start, end)):
                     yield lesson
                     mean.add(lesson.terms)
@@ -196,7 +193,7 @@ class StudentTraining:
         Returns:
             The mean of every loss term and of their `total`.
         """
-        mean = _Mean()
+        mean = MeanTerms()
         for terms in self.steps(epoch, cycle):
             mean.add(terms)
         return mean.values()
@@ -216,7 +213,8 @@ class StudentTraining:
         batches = shuffled.split(size)[: self.steps_per_epoch]
         for step, (indices, raw) in enumerate(zip(batches, self._read_ahead(epoch, batches), strict=True)):
             done = epoch + step / self.steps_per_epoch
-            self._set_learning_rate(done, cycle)
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(self.lr, done, cycle)
             yield Lesson(self, epoch, step, indices, done / self.proxy.epochs, raw)
 
     def _read_ahead(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor | None]:
@@ -248,25 +246,13 @@ class StudentTraining:
         Raises:
             OutOfMemory: If pieces of 8 images are too large.
         """
-        count = len(lesson.indices)
-        while True:
-            try:
-                return self._accumulate(lesson)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-            release_memory()  # here, where the error does not hold the tensors any more
-            self.pieces *= 2
-            images = -(-count // self.pieces)
-            if images < LEAST_IMAGES:
-                raise OutOfMemory(f"out of memory with {2 * images} of {count} images at a time")
-            logger.warning("Out of memory: going on with %d of the %d images of a batch at a time.", images, count)
+        terms, self.pieces = in_pieces(functools.partial(self._accumulate, lesson), len(lesson.indices), self.pieces)
+        return terms
 
-    def _accumulate(self, lesson: Lesson) -> dict[str, Tensor]:
+    def _accumulate(self, lesson: Lesson, count: int) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
-        count = len(lesson.indices)
-        pieces = lesson.indices.chunk(self.pieces)
-        read = [None] * len(pieces) if lesson.raw is None else lesson.raw.chunk(self.pieces)
+        pieces = lesson.indices.chunk(count)
+        read = [None] * len(pieces) if lesson.raw is None else lesson.raw.chunk(count)
         for number, (piece, raw) in enumerate(zip(pieces, read, strict=True)):
             # Dropout and its kin draw from the global generators.
             with seeded(lesson.seed(number)):
@@ -278,8 +264,8 @@ class StudentTraining:
             self.refuse(terms, float(total.detach()))
             if number == 0:
                 self.optimizer.zero_grad(set_to_none=True)
-            share = len(piece) / count
-            (total if self.pieces == 1 else share * total).backward()
+            share = len(piece) / len(lesson.indices)
+            (total if share == 1 else share * total).backward()
             for name, value in {**terms, "total": total}.items():
                 sums[name] = sums.get(name, 0) + share * value.detach()
         return sums
@@ -360,39 +346,3 @@ class StudentTraining:
                 limit *= max(1.0, self._first.setdefault(name, size))  # scaled to a unit gradient, it may begin large
             if size > limit:
                 raise LossRejected(f"exploding loss: {name} is {size:.3g}, above {limit:g}")
-
-    def _set_learning_rate(self, done: float, cycle: tuple[int, int]) -> None:
-        start, end = cycle
-        share = (done - start) / (end - start)
-        rise = WARMUP_STEPS if start == 0 else 0.0
-        factor = share / rise if share < rise else 0.5 * (1 + math.cos(math.pi * (share - rise) / (1 - rise)))
-        # Never zero: the very first step has to move the student.
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * max(factor, 0.01)
-
-
-class _Mean:
-    """The mean of loss terms over the steps of an epoch."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._count = 0
-
-    def add(self, terms: dict[str, Tensor]) -> None:
-        for name, value in terms.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._count += 1
-
-    def values(self) -> dict[str, float]:
-        return {name: float(value) / self._count for name, value in self._sums.items()}
-
-
-def _create_optimizer(task: ImageClassification, parameters: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:
-    if task.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=lr, weight_decay=task.weight_decay, fused=True)
-    sgd = torch.optim.SGD(parameters, lr=lr, momentum=0.9, nesterov=True, weight_decay=task.weight_decay, fused=True)
-    # A term whose weight rises from zero brings its adapter in at a later step, and the fused step takes either
-    # all buffers or none. A buffer of zeros is what the first step starts from anyway.
-    for parameter in parameters:
-        sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    return sgd
