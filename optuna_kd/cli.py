@@ -397,7 +397,7 @@ def distill(
     batch_size: BatchSize = None,
     image_size: ImageSize = None,
 ) -> None:
-    """Train a known recipe in full."""
+    """Train a known recipe in full, by several processes under `torchrun -m optuna_kd.cli distill`."""
     from optuna_kd.commands import TaskOptions, run_distill
 
     options = TaskOptions(

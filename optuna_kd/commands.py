@@ -45,7 +45,9 @@ from optuna_kd.task_options import (
     suitable_defaults,
     teacher_task,
 )
+from optuna_kd.training.distributed import join_ranks
 from optuna_kd.training.full import FullRun, distill
+from optuna_kd.training.ranks import Ranks
 from optuna_kd.training.task import ImageClassification
 
 
@@ -213,20 +215,30 @@ def run_serve(storage: str, host: str, port: int, console: Console) -> None:
 
 
 def run_distill(options: TaskOptions, recipe_file: Path, out: Path, console: Console) -> None:
-    """Train a known recipe, from a file or by name, in full and write the student."""
+    """Train a known recipe, from a file or by name, in full and write the student; by all processes of `torchrun`."""
+    with join_ranks() as ranks:
+        _run_distill(options, recipe_file, out, console, ranks)
+
+
+def _run_distill(options: TaskOptions, recipe_file: Path, out: Path, console: Console, ranks: Ranks) -> None:
     name = str(recipe_file)
     is_file = recipe_file.exists() or recipe_file.suffix or len(recipe_file.parts) > 1
     recipe = Recipe.load(recipe_file) if is_file else RECIPES[name]
     if options.student is None:
         options = dataclasses.replace(options, config=recipe.student)
+    options = dataclasses.replace(options, device=ranks.device(options.device))
     recipe = dataclasses.replace(recipe, student=options.config or StudentConfig(options.student_name))
     splits = load_splits(options)
     defaults = suitable_defaults(options, splits)
-    reporter = create_reporter(True, console)
+    reporter = create_reporter(ranks.leads, console)
     seeds = options.seeds or defaults.seeds
     try:
-        task = create_task(options, splits, say=reporter)
-        check_teacher(task)
+        with ranks.together():  # the others get the teacher of rank 0, which may have to train it first
+            if ranks.leads:
+                task = create_task(options, splits, say=reporter)
+            else:
+                task = new_task(options, splits, network_factory(options.teacher_name, splits)())
+        ranks.agree(lambda: check_teacher(task))
         reporter.phase("Full training", seeds)
 
         def show(run: FullRun) -> None:
@@ -234,10 +246,13 @@ def run_distill(options: TaskOptions, recipe_file: Path, out: Path, console: Con
             reporter.advance(f"seed {run.seed}  validation {100 * run.val_accuracy:.2f} %{test}  {run.seconds:.1f} s")
 
         result = distill(
-            task, recipe, epochs=options.epochs or defaults.epochs, seeds=seeds, seed=options.seed, on_run=show
-        )
+            task, recipe, epochs=options.epochs or defaults.epochs, seeds=seeds, seed=options.seed, on_run=show,
+            ranks=ranks,
+        )  # fmt: skip
     finally:
         reporter.close()
+    if not ranks.leads:
+        return
     folder = result.save(out)
     console.print(str(result), highlight=False, markup=False, soft_wrap=True)
     console.print(f"Student    {folder / 'student.pt'}", highlight=False, soft_wrap=True)

@@ -1,5 +1,6 @@
 """Training: tasks, stored teacher knowledge, proxies and full distillation. No Optuna in here."""
 
+from optuna_kd.training.distributed import join_ranks
 from optuna_kd.training.diswot import diswot_score, rank_students
 from optuna_kd.training.evaluation import accuracy, evaluate
 from optuna_kd.training.full import DistillResult, FullRun, distill, train_student
@@ -12,6 +13,7 @@ from optuna_kd.training.offline import (
     prepare_knowledge,
     store_knowledge,
 )
+from optuna_kd.training.ranks import RankFailedError, RankLostError, Ranks
 from optuna_kd.training.rejection import LossRejected, OutOfMemory
 from optuna_kd.training.sparse import SparseWeights
 from optuna_kd.training.task import ImageClassification
@@ -26,6 +28,9 @@ __all__ = [
     "KnowledgeMismatchError",
     "LossRejected",
     "OutOfMemory",
+    "RankFailedError",
+    "RankLostError",
+    "Ranks",
     "Rung",
     "SparseWeights",
     "StudentTraining",
@@ -34,6 +39,7 @@ __all__ = [
     "distill",
     "diswot_score",
     "evaluate",
+    "join_ranks",
     "prepare_knowledge",
     "rank_students",
     "store_knowledge",

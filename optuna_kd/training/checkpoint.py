@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 
-from optuna_kd import stopping
 from optuna_kd.stopping import TrainingInterrupted
 
 logger = logging.getLogger(__name__)
@@ -73,13 +72,17 @@ class Checkpoint:
             return None
         return state
 
-    def after_epoch(self, state: Callable[[], dict[str, Any]], *, at_rung: bool) -> None:
+    def after_epoch(self, state: Callable[[], dict[str, Any]], *, at_rung: bool, asked: bool) -> None:
         """Keep the state where it is time to, and stop if that is wished.
+
+        Args:
+            state: Gives it.
+            at_rung: Whether the epoch ends a cycle, whose state is always kept.
+            asked: Whether the training is to stop.
 
         Raises:
             TrainingInterrupted: If it is.
         """
-        asked = stopping.is_asked()
         if at_rung or asked or time.monotonic() - self._written > EVERY:
             self._write(state)
         if asked:

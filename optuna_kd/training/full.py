@@ -20,6 +20,7 @@ from optuna_kd.seeds import derive_seed
 from optuna_kd.training.checkpoint import NO_CHECKPOINT, Checkpoint
 from optuna_kd.training.evaluation import accuracy
 from optuna_kd.training.offline import TeacherKnowledge, store_affordable
+from optuna_kd.training.ranks import ALONE, Ranks
 from optuna_kd.training.task import ImageClassification
 from optuna_kd.training.together import Attempt, learn_alone, next_rung
 from optuna_kd.training.trainer import StudentTraining
@@ -101,6 +102,7 @@ def distill(
     seed: int = 0,
     knowledge: TeacherKnowledge | None = None,
     on_run: Callable[[FullRun], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> DistillResult:
     """Train students in full by a known recipe.
 
@@ -112,6 +114,8 @@ def distill(
         seed: From which all seeds derive.
         knowledge: Stored outputs of the teacher; None stores them first if they fit into memory.
         on_run: Called after each student.
+        ranks: The processes that train each student together (`join_ranks`), all with the same arguments; the teacher
+            is that of rank 0. Each of them gets the result.
 
     Raises:
         optuna_kd.distillers.InvalidChainError: If the recipe cannot be built on the maps of the task.
@@ -122,6 +126,10 @@ def distill(
     if seeds < 1 or epochs < 1:
         raise ValueError(f"distill needs at least 1 seed and 1 epoch; got seeds={seeds!r}, epochs={epochs!r}.")
     task = task.for_recipe(recipe)
+    if (state := ranks.state_of_leader(task.teacher.state_dict)) is not None:
+        task.teacher.load_state_dict(state)
+    arguments = {"recipe": str(recipe), "epochs": epochs, "seeds": seeds, "seed": seed}
+    ranks.require_same(lambda: {**arguments, **task.describe()})
     is_chosen = recipe.student is not None and recipe.student == task.student_config
     if knowledge is not None:
         knowledge.check(task)
@@ -131,7 +139,9 @@ def distill(
     best: nn.Module | None = None
     for index in range(seeds):
         with task.settings():
-            run, student = train_student(task, recipe, epochs=epochs, seed=seed, index=index, knowledge=knowledge)
+            run, student = train_student(
+                task, recipe, epochs=epochs, seed=seed, index=index, knowledge=knowledge, ranks=ranks
+            )
         if best is None or run.val_accuracy > max(other.val_accuracy for other in runs):
             best = student
         runs.append(run)
@@ -179,9 +189,12 @@ def train_student(
     seed: int,
     index: int,
     knowledge: TeacherKnowledge | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[FullRun, nn.Module]:
     """Train one student in full; equal `seed` and `index` give equal initial weights and batches."""
-    return learn_alone(attempt_student(task, recipe, epochs=epochs, seed=seed, index=index, knowledge=knowledge))
+    return learn_alone(
+        attempt_student(task, recipe, epochs=epochs, seed=seed, index=index, knowledge=knowledge, ranks=ranks)
+    )
 
 
 def attempt_student(
@@ -193,18 +206,22 @@ def attempt_student(
     index: int,
     knowledge: TeacherKnowledge | None = None,
     checkpoint: Checkpoint = NO_CHECKPOINT,
+    ranks: Ranks = ALONE,
 ) -> Attempt[tuple[FullRun, nn.Module]]:
     """Train one student in full, as `train_student` does, step by step: alone or beside others."""
     started = time.perf_counter()
     schedule = ProxyConfig(epochs=epochs, rungs=(epochs,))
     seed = derive_seed(seed, "full", index)
+    checkpoint = checkpoint if ranks.leads else NO_CHECKPOINT
     with checkpoint.until_the_end():
-        training = StudentTraining(task, recipe, schedule, seed=seed, knowledge=knowledge, checkpoint=checkpoint)
+        training = StudentTraining(
+            task, recipe, schedule, seed=seed, knowledge=knowledge, checkpoint=checkpoint, ranks=ranks
+        )
         rung = yield from next_rung(training.lessons())
     assert rung is not None  # its one and only
     seconds = time.perf_counter() - started
     training.observer.close()
-    test = accuracy(task, training.student, "test") if task.test_set is not None else None
+    test = ranks.agree(lambda: accuracy(task, training.student, "test")) if task.test_set is not None else None
     metrics = rung.metrics
     run = FullRun(index, metrics.accuracy, test, metrics.cross_entropy, metrics.cka, round(seconds, 3))
     return run, unwrap(training.student)

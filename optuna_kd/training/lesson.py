@@ -67,6 +67,7 @@ class Lesson:
         indices: Of its training images [B].
         progress: Share of the training that is over.
         raw: These images [B, C, H, W] where they have been read ahead, else None.
+        share: Of the batch that these images are, where other ranks have the rest.
         terms: The loss terms and their `total`, detached; there once it is learned.
     """
 
@@ -76,6 +77,7 @@ class Lesson:
     indices: Tensor
     progress: float
     raw: Tensor | None = None
+    share: float = 1.0
     terms: dict[str, Tensor] = field(default_factory=dict)
 
     def learn(self) -> None:
@@ -84,4 +86,6 @@ class Lesson:
 
     def seed(self, piece: int = 0) -> int:
         """Derive the seed of what is drawn in this step, or in one piece of its batch."""
-        return derive_seed(self.training.seed, "step", self.epoch, self.step, *([piece] if piece else []))
+        rank = self.training.ranks.rank
+        others = (f"rank {rank}",) if rank else ()  # draw something else than rank 0, which draws as one on its own
+        return derive_seed(self.training.seed, "step", self.epoch, self.step, *([piece] if piece else []), *others)

@@ -135,7 +135,8 @@ class _Classroom:
             if training not in self._keys:
                 self._keys[training] = stack_key(training)
             key = (self._keys[training], len(lesson.indices))
-            groups[lesson if key in self._refused or training.pieces > 1 else key].append(lesson)
+            is_single = key in self._refused or training.pieces > 1 or training.ranks.size > 1
+            groups[lesson if is_single else key].append(lesson)
         return groups
 
     def _learn_group(self, key: Hashable, start: int, group: list[Lesson]) -> dict[Lesson, Exception]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from optuna_kd import stopping
 from optuna_kd.data import StreamingSet
 from optuna_kd.distillers import DeadTermError, Distiller
 from optuna_kd.models import memory_format
@@ -27,6 +29,7 @@ from optuna_kd.training.offline import TeacherKnowledge
 from optuna_kd.training.optimizer import create_optimizer, learning_rate
 from optuna_kd.training.proxy import proxy_images, proxy_student
 from optuna_kd.training.randomness import seeded
+from optuna_kd.training.ranks import ALONE, Ranks
 from optuna_kd.training.rejection import LossRejected
 from optuna_kd.training.sparse import SparseWeights
 from optuna_kd.training.task import ImageClassification
@@ -51,9 +54,12 @@ class StudentTraining:
         seed: Of this training.
         knowledge: Stored outputs of the teacher; None asks it online.
         checkpoint: Where its state is kept, to go on from there when it is interrupted.
+        ranks: The processes that train this student together, each with a slice of every batch (`join_ranks`). They
+            are given the same, and rank 0 keeps the checkpoint.
 
     Raises:
         optuna_kd.distillers.InvalidChainError: If the distiller cannot be built on these maps.
+        ValueError: If a batch has fewer images than there are ranks.
     """
 
     def __init__(
@@ -65,15 +71,20 @@ class StudentTraining:
         seed: int,
         knowledge: TeacherKnowledge | None = None,
         checkpoint: Checkpoint = NO_CHECKPOINT,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.task, self.proxy, self.seed, self.checkpoint = task, proxy, seed, checkpoint
+        self.task, self.proxy, self.seed, self.ranks = task, proxy, seed, ranks
+        self.checkpoint = checkpoint if ranks.leads else NO_CHECKPOINT
         config = recipe.distiller
-        with memory_guard("building the student"):
+        with ranks.together(), memory_guard("building the student"):
             student, maps = proxy_student(task, proxy, seed)
             self.distiller = Distiller(config, [maps], [task.teacher_layer.shape], seed=derive_seed(seed, "distiller"))
             self.distiller.to(task.device)
             self.layout = memory_format(student, task.device)
             self.student = student.to(task.device).to(memory_format=self.layout)
+            self.parameters = [*self.student.parameters(), *self.distiller.parameters()]
+            names = ["cross_entropy", *(term.name for term in self.distiller.terms), "total"]
+            self._exchange = ranks.exchange(self.parameters, names)
         self.observer = task.observe(self.student)
         self.precision, self._teacher_precision = map(task.precision_of, (self.student, task.teacher))
         self.indices, self.val_indices = proxy_images(task, proxy)
@@ -92,7 +103,8 @@ class StudentTraining:
         self.batch_size = chosen.batch_size if chosen is not None else task.batch_size
         self.lr = chosen.lr if chosen is not None else task.lr
         self.steps_per_epoch = max(1, len(self.indices) // self.batch_size)
-        self.parameters = [*self.student.parameters(), *self.distiller.parameters()]
+        batch = self.indices[: self.batch_size]
+        self._share = len(ranks.part(batch)) / len(batch)
         self.optimizer = create_optimizer(task, self.parameters, self.lr)
         self.sparse: SparseWeights | None = None
         if proxy.sparsity:
@@ -103,11 +115,18 @@ class StudentTraining:
         self._limit = max(EXPLODED * math.log(task.num_classes), LOWEST_LIMIT)
         self._first: dict[str, float] = {}
         self._epochs = 0  # that are over
-        if (state := checkpoint.load()) is not None:
+        with ranks.together():
+            if (state := self.checkpoint.load()) is not None:
+                self.load_state_dict(state)
+        if (state := ranks.state_of_leader(self.state_dict)) is not None:
             self.load_state_dict(state)
 
-    def run(self) -> Iterator[Rung]:
+    def run(self, ends: Callable[[Rung], bool] = lambda _: False) -> Iterator[Rung]:
         """Train from rung to rung, giving what the student scores on the validation data at each.
+
+        Args:
+            ends: Whether the training is to end at a rung, which is not the last: asked on rank 0, when it is asked for
+                the next rung there, and all ranks do as it says.
 
         Raises:
             LossRejected: If the loss is not finite or explodes; `OutOfMemory`, where the smallest pieces of a batch do
@@ -115,10 +134,12 @@ class StudentTraining:
             optuna_kd.distillers.DeadTermError: If a term has no gradient after the first step.
         """
         for event in self.lessons():
-            if isinstance(event, Rung):
-                yield event
-            else:
+            if not isinstance(event, Rung):
                 event.learn()
+                continue
+            yield event
+            if event.epoch < self.proxy.epochs and self.ranks.agree(functools.partial(ends, event)):
+                return
 
     def lessons(self) -> Iterator[Lesson | Rung]:
         """Give every step of the training, to be learned by the caller before it asks for the next, and every rung.
@@ -148,13 +169,17 @@ class StudentTraining:
                     )
                 self._epochs = epoch + 1
                 if self._epochs < end:
-                    self.checkpoint.after_epoch(self.state_dict, at_rung=False)
+                    self._after_epoch(at_rung=False)
             metrics = self.evaluate()
             if not math.isfinite(metrics.cross_entropy):
                 raise LossRejected(f"non-finite cross-entropy on the validation data after epoch {end}")
             yield Rung(end, metrics, losses)
             if end < self.proxy.epochs:  # and nobody has ended it there
-                self.checkpoint.after_epoch(self.state_dict, at_rung=True)
+                self._after_epoch(at_rung=True)
+
+    def _after_epoch(self, *, at_rung: bool) -> None:
+        asked = self.ranks.any(stopping.is_asked())
+        self.checkpoint.after_epoch(self.state_dict, at_rung=at_rung, asked=asked)
 
     def state_dict(self) -> dict[str, Any]:
         """Give all that the rest of the training depends on, as tensors and numbers.
@@ -183,9 +208,13 @@ class StudentTraining:
         self._first = dict(state["first"])
 
     def evaluate(self) -> Metrics:
-        """Score the student on the validation data, in the precision in which it learns."""
-        with memory_guard("scoring the validation images"):
-            return evaluate(self.task, self.student, self._validation, self.val_indices, self.precision)
+        """Score the student on the validation data, in the precision in which it learns: that of rank 0, and there."""
+
+        def score() -> dict[str, Any]:
+            with memory_guard("scoring the validation images"):
+                return asdict(evaluate(self.task, self.student, self._validation, self.val_indices, self.precision))
+
+        return Metrics(**self.ranks.agree(score))
 
     def train_epoch(self, epoch: int, cycle: tuple[int, int]) -> dict[str, float]:
         """Train through one epoch of a cosine cycle (its first epoch, the one after its last).
@@ -210,12 +239,13 @@ class StudentTraining:
         order = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
         shuffled = self.indices[torch.randperm(len(self.indices), generator=order)]
         size = min(self.batch_size, len(shuffled))
-        batches = shuffled.split(size)[: self.steps_per_epoch]
+        batches = [self.ranks.part(batch) for batch in shuffled.split(size)[: self.steps_per_epoch]]
         for step, (indices, raw) in enumerate(zip(batches, self._read_ahead(epoch, batches), strict=True)):
             done = epoch + step / self.steps_per_epoch
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.lr, done, cycle)
-            yield Lesson(self, epoch, step, indices, done / self.proxy.epochs, raw)
+            yield Lesson(self, epoch, step, indices, done / self.proxy.epochs, raw, self._share)
+        self.ranks.unify(self._share, self.student, self.distiller)
 
     def _read_ahead(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor | None]:
         data = self.task.train_set
@@ -225,8 +255,10 @@ class StudentTraining:
         return (raw for raw, _ in data.read_ahead(batches, seeds))
 
     def learn(self, lesson: Lesson) -> None:
-        """Take one step of this training on its own."""
-        lesson.terms = self._backward(lesson)
+        """Take one step of this training: on its own, or with its other ranks."""
+        if self.ranks.size > 1 and self._steps == 0 and self.distiller.config.normalise == "initial":
+            self._agree_on_scales(lesson)
+        lesson.terms = self._exchange(functools.partial(self._backward, lesson))
         self.update()
 
     def update(self) -> None:
@@ -246,6 +278,8 @@ class StudentTraining:
         Raises:
             OutOfMemory: If pieces of 8 images are too large.
         """
+        if self.ranks.rank:  # rank 0 draws as a process on its own does, and the others not the same as it
+            self.distiller.reset_generator(lesson.seed())
         terms, self.pieces = in_pieces(functools.partial(self._accumulate, lesson), len(lesson.indices), self.pieces)
         return terms
 
@@ -264,11 +298,28 @@ class StudentTraining:
             self.refuse(terms, float(total.detach()))
             if number == 0:
                 self.optimizer.zero_grad(set_to_none=True)
-            share = len(piece) / len(lesson.indices)
+            share = lesson.share * len(piece) / len(lesson.indices)
             (total if share == 1 else share * total).backward()
             for name, value in {**terms, "total": total}.items():
                 sums[name] = sums.get(name, 0) + share * value.detach()
         return sums
+
+    def _agree_on_scales(self, lesson: Lesson) -> None:
+        """Find the factors that scale each term to a unit gradient, of the whole batch: as on one rank.
+
+        Each rank learns those of its slice in a pass of its own, which leaves no other trace.
+        """
+        buffers = [*self.student.buffers(), *self.distiller.buffers()]
+        before = [buffer.clone() for buffer in buffers]
+        drawn = self.distiller.generator.get_state()
+        with self.ranks.together():
+            self._backward(lesson)
+        # Norms of the parts of a mean: each counts by its share, and their squares add up.
+        squares = self.ranks.sum((lesson.share / self.distiller.scales).square())
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
+        self.distiller.generator.set_state(drawn)
+        self.distiller.scales.copy_(squares.rsqrt())
 
     def load(self, epoch: int, step: int, indices: Tensor, raw: Tensor | None = None) -> Batch:
         """Give training images in the view of an epoch.
