@@ -28,24 +28,19 @@ def forget_cached_trials(study: Study) -> None:
     study._thread_local.cached_all_trials = None
 
 
-def start_waiting_trial(study: Study) -> int | None:
-    """Start the first trial in the queue of a study; give its id, or None if there is none."""
-    return study._pop_waiting_trial_id()
-
-
-def stale_trial_ids(storage: BaseStorage, study_id: int) -> list[int]:
-    """List the running trials without heartbeat, where the storage has one."""
+def stale_trial_ids(storage: BaseStorage, study_id: int) -> list[int] | None:
+    """List the running trials without heartbeat; None where the storage has none."""
     if not isinstance(storage, BaseHeartbeat) or not is_heartbeat_enabled(storage):
-        return []
+        return None
     return list(storage._get_stale_trial_ids(study_id))
 
 
 __all__ = [
+    "BaseHeartbeat",
     "BaseJournalFileLock",
     "forget_cached_trials",
     "frozen_of",
     "models",
     "scoped",
     "stale_trial_ids",
-    "start_waiting_trial",
 ]

@@ -7,12 +7,13 @@ import sqlite3
 from pathlib import Path
 
 import sqlalchemy.exc
-from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from sqlalchemy.engine import URL
 
 from optuna_kd.storages.creating import FileLock, creation_lock, has_schema
+from optuna_kd.storages.pulse import Pulsing
 from optuna_kd.storages.relational import PatientStorage, SQLiteConnection
-from optuna_kd.storages.retries import RETRIES, quietly
+from optuna_kd.storages.retries import quietly, requeue
 from optuna_kd.storages.transient import is_passing, persist, reason_of
 from optuna_kd.storages.urls import StorageError, is_in_memory, parse_url, show_url
 
@@ -21,6 +22,10 @@ GRACE_SECONDS = 60
 BUSY_SECONDS = 60  # how long SQLite waits for another worker's write
 PATIENCE = 300.0  # seconds for which a database that was there may be away
 OPENING = 10.0  # seconds in which a database that has just been started may begin to answer
+
+
+class PulsingJournal(Pulsing, JournalStorage):
+    """A journal file whose workers show that they are alive."""
 
 
 def create_storage(storage: str | BaseStorage | None, *, patience: float = OPENING) -> BaseStorage:
@@ -35,8 +40,8 @@ def create_storage(storage: str | BaseStorage | None, *, patience: float = OPENI
     Returns:
         For a database an `RDBStorage` with a heartbeat, so that trials of killed processes are found and run again,
         and which waits up to five minutes for a database that is restarted; SQLite files are put in WAL mode and wait
-        for one another instead of failing. Journal files and the gRPC proxy have no heartbeat: there a trial whose
-        process was killed is run again only when another process of the same machine sees that it is gone.
+        for one another instead of failing. In journal files and behind the gRPC proxy, which have no heartbeat,
+        workers give a sign every half a minute (`Pulsing`); there it takes two minutes.
 
     Raises:
         StorageError: If the URL cannot be read or the database cannot be opened.
@@ -72,9 +77,7 @@ def _open_database(storage: str, url: URL, patience: float) -> BaseStorage:
                 engine_kwargs=dict(options),
                 heartbeat_interval=HEARTBEAT_SECONDS,
                 grace_period=GRACE_SECONDS,
-                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(
-                    max_retry=RETRIES, inherit_intermediate_values=True
-                ),
+                heartbeat_stale_trial_callback=requeue,
             )
 
     def create() -> PatientStorage:
@@ -115,7 +118,7 @@ def _open_journal(url: URL) -> BaseStorage:
     _require_folder(url, path)
     try:
         with quietly():
-            return JournalStorage(JournalFileBackend(str(path), lock_obj=FileLock(path)))
+            return PulsingJournal(JournalFileBackend(str(path), lock_obj=FileLock(path)))
     except (OSError, ValueError) as error:
         raise StorageError(f"Cannot open the storage {show_url(url)}: {reason_of(error)}.") from None
 

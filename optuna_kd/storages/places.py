@@ -9,14 +9,14 @@ from datetime import datetime
 from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from optuna_kd.storages._compat import forget_cached_trials, frozen_of, stale_trial_ids, start_waiting_trial
+from optuna_kd.storages._compat import forget_cached_trials, frozen_of, stale_trial_ids
 from optuna_kd.storages.processes import is_gone, this_process
+from optuna_kd.storages.pulse import Pulsing
 from optuna_kd.storages.relational import PatientStorage
-from optuna_kd.storages.retries import OWNER, RETRIES, quietly
+from optuna_kd.storages.retries import OWNER, requeue
 from optuna_kd.storages.urls import backend_of
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -48,11 +48,10 @@ def claim_trial(study: Study, total: int | None) -> Trial | None:
     forget_cached_trials(study)
     if count_taken(study) >= total:
         return None
-    trial_id = start_waiting_trial(study)
-    if trial_id is not None:
-        storage.set_trial_system_attr(trial_id, OWNER, this_process())
-    else:
-        trial_id = storage.create_new_trial(study._study_id, _running_trial())
+    owner = backend.pulse.first() if isinstance(backend, Pulsing) else this_process()
+    trial_id = _start_waiting(study, owner)
+    if trial_id is None:
+        trial_id = storage.create_new_trial(study._study_id, _running_trial(owner))
     number = storage.get_trial(trial_id).number
     if sum(_is_taken(trial) for trial in study.get_trials(deepcopy=False) if trial.number < number) >= total:
         # Others were faster; the first by number have the places.
@@ -60,6 +59,19 @@ def claim_trial(study: Study, total: int | None) -> Trial | None:
             storage.set_trial_state_values(trial_id, TrialState.FAIL)
         return None
     return Trial(study, trial_id)
+
+
+def _start_waiting(study: Study, owner: str) -> int | None:
+    """Start the first trial in the queue; it is signed before, because one that nobody has signed holds no place."""
+    storage = study._storage
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        with contextlib.suppress(UpdateFinishedTrialError):
+            storage.set_trial_system_attr(trial._trial_id, OWNER, owner)
+            if storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                # Another process may have signed it meanwhile, and come too late.
+                storage.set_trial_system_attr(trial._trial_id, OWNER, owner)
+                return trial._trial_id
+    return None
 
 
 def count_taken(study: Study) -> int:
@@ -74,10 +86,10 @@ def _is_taken(trial: FrozenTrial) -> bool:
     return trial.state in FINISHED or (trial.state == TrialState.RUNNING and OWNER in trial.system_attrs)
 
 
-def _running_trial() -> FrozenTrial:
+def _running_trial(owner: str) -> FrozenTrial:
     return FrozenTrial(
         number=-1, trial_id=-1, state=TrialState.RUNNING, value=None, datetime_start=datetime.now(),
-        datetime_complete=None, params={}, distributions={}, user_attrs={}, system_attrs={OWNER: this_process()},
+        datetime_complete=None, params={}, distributions={}, user_attrs={}, system_attrs={OWNER: owner},
         intermediate_values={},
     )  # fmt: skip
 
@@ -121,26 +133,24 @@ def retire_trial(study: Study, trial: FrozenTrial) -> bool:
         study.tell(trial.number, state=TrialState.FAIL)
     except (ValueError, UpdateFinishedTrialError):
         return False
-    with quietly():
-        RetryHeartbeatStaleTrialCallback(max_retry=RETRIES, inherit_intermediate_values=True)(study, trial)
+    requeue(study, trial)
     return True
 
 
 def retire_lost_trials(study: Study) -> int:
     """Close and queue again the running trials that nobody runs any more; give their number.
 
-    These are trials without heartbeat for a minute, and at once those whose process has ended on this machine.
+    These are, at once, those whose process has ended on this machine; of other machines those without heartbeat for a
+    minute, and behind a proxy or in a journal file, those whose process has given no sign for two (`Pulsing`).
     """
     backend = backend_of(study._storage)
     lost = stale_trial_ids(backend, study._study_id)
-    if isinstance(backend, PatientStorage):  # which has looked at their processes, too
-        return sum(backend.retire_trial(trial_id) for trial_id in lost)
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return sum(
-        retire_trial(study, trial)
-        for trial in running
-        if trial._trial_id in lost or is_gone(str(trial.system_attrs.get(OWNER, "")))
-    )
+    if isinstance(backend, PatientStorage):
+        return sum(backend.retire_trial(trial_id) for trial_id in lost or ())
+    if lost is not None:
+        return sum(retire_trial(study, backend.get_trial(trial_id)) for trial_id in lost)
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))  # of a storage that was not opened here
+    return sum(retire_trial(study, trial) for trial in running if is_gone(str(trial.system_attrs.get(OWNER, ""))))
 
 
 def count_trials(study: Study) -> Counter[TrialState]:

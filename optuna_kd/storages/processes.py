@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 from functools import cache
 from pathlib import Path
 
@@ -12,16 +13,30 @@ _PROC = Path("/proc")
 
 def this_process() -> str:
     """Name this process, as `is_gone` reads it: machine, process id, and when the process began."""
-    return f"{_machine()}/{os.getpid()}/{_began(os.getpid())}"
+    return f"{_machine() or platform.node()}/{os.getpid()}/{_began(os.getpid())}"
+
+
+def process_of(owner: str) -> str:
+    """Give the name of a process, without the number that it may end in (`is_counting`)."""
+    return "/".join(owner.split("/")[:3])
+
+
+def is_counting(owner: str) -> bool:
+    """Whether a process ends its name in a number that it counts on, to show that it is alive."""
+    return owner.count("/") == 3
+
+
+def is_here(process: str) -> bool:
+    """Whether it can be seen from here if a process that `this_process` named has ended."""
+    machine = process.partition("/")[0]
+    return bool(machine) and machine == _machine()
 
 
 def is_gone(process: str) -> bool:
     """Whether a process that `this_process` named has certainly ended; False where that cannot be seen from here."""
-    machine, _, rest = process.partition("/")
-    number, _, began = rest.partition("/")
-    if not machine or machine != _machine() or not number.isdigit():
-        return False
-    return _began(int(number)) != began  # another process may have its number by now
+    _, number, began, *_ = [*process.split("/"), "", ""]
+    # Another process may have its number by now.
+    return is_here(process) and number.isdigit() and _began(int(number)) != began
 
 
 @cache

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -19,10 +20,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from optuna_kd.storages._compat import models, scoped
-from optuna_kd.storages.processes import is_gone
 from optuna_kd.storages.retries import OWNER, retry_of
-from optuna_kd.storages.transient import is_passing, persist
+from optuna_kd.storages.transient import SILENT, Result, is_passing, persist
 from optuna_kd.storages.urls import show_url
+from optuna_kd.storages.watch import Watch
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -43,12 +44,7 @@ def patient(method: Method) -> Method:
 
     @functools.wraps(method)
     def tried_again(self: PatientStorage, *args: Any, **options: Any) -> Any:
-        return persist(
-            lambda: method(self, *args, **options),
-            patience=self.patience,
-            name=show_url(self.engine.url),
-            on_retry=self.remove_session,
-        )
+        return self.persist(lambda: method(self, *args, **options))
 
     return tried_again  # type: ignore[return-value]
 
@@ -66,8 +62,19 @@ class PatientStorage(RDBStorage):
     """
 
     def __init__(self, url: str, *, patience: float, **options: Any) -> None:
-        self.patience = patience
+        self.patience, self.watch = patience, Watch()
         super().__init__(url, **options)
+
+    def persist(self, work: Callable[[], Result]) -> Result:
+        """Do some work, again and again while the database is busy, restarting or out of reach."""
+        began = time.monotonic()
+
+        def prepare() -> None:
+            self.remove_session()
+            if time.monotonic() - began > SILENT:
+                self.watch.was_blind()
+
+        return persist(work, patience=self.patience, name=show_url(self.engine.url), on_retry=prepare)
 
     # Starting and ending trials: one transaction each, so that they cannot be left half done.
 
@@ -199,21 +206,29 @@ class PatientStorage(RDBStorage):
             if not is_passing(error):
                 raise
             self.remove_session()
+            self.watch.was_blind()
 
     @patient
     def _get_stale_trial_ids(self, study_id: int) -> list[int]:
-        """List the running trials without heartbeat, and at once those whose process has ended on this machine."""
+        """List the running trials without heartbeat, and at once those whose process has ended on this machine.
+
+        Heartbeats are compared with the clock of the database; where that went back they are seen to stand still.
+        """
         silent: list[int] = super()._get_stale_trial_ids(study_id)
         with scoped(self.scoped_session) as session:
-            attribute, trial = models.TrialSystemAttributeModel, models.TrialModel
-            owners = (
-                session.query(trial.trial_id, attribute.value_json)
-                .join(attribute, attribute.trial_id == trial.trial_id)
-                .filter(trial.study_id == study_id, trial.state == TrialState.RUNNING, attribute.key == OWNER)
+            owner, beat, trial = models.TrialSystemAttributeModel, models.TrialHeartbeatModel, models.TrialModel
+            rows = (
+                session.query(trial.trial_id, owner.value_json, beat.heartbeat)
+                .outerjoin(owner, (owner.trial_id == trial.trial_id) & (owner.key == OWNER))
+                .outerjoin(beat, beat.trial_id == trial.trial_id)
+                .filter(trial.study_id == study_id, trial.state == TrialState.RUNNING)
                 .all()
             )
-        gone = [int(trial_id) for trial_id, owner in owners if is_gone(json.loads(owner))]
-        return list(dict.fromkeys([*silent, *gone]))
+        owners = {int(trial_id): json.loads(name or '""') for trial_id, name, _ in rows}
+        lost = self.watch.lost(study_id, owners, {int(trial_id): beat for trial_id, _, beat in rows})
+        # After the database was away nobody's heartbeat is new, and everybody's soon will be.
+        silent = silent if self.watch.sees(self.grace_period or 0) else []
+        return list(dict.fromkeys([*silent, *lost]))
 
     # Optuna's own methods, made patient. A trial that was finished by the try whose answer was lost is finished.
 
@@ -234,9 +249,7 @@ class PatientStorage(RDBStorage):
                     raise
                 return True
 
-        return bool(
-            persist(finish, patience=self.patience, name=show_url(self.engine.url), on_retry=self.remove_session)
-        )
+        return self.persist(finish)
 
     create_new_study = patient(RDBStorage.create_new_study)
     delete_study = patient(RDBStorage.delete_study)

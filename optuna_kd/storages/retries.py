@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from optuna import create_trial
 from optuna.exceptions import ExperimentalWarning
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 RETRIES = 10  # how often the trial of a killed process is run again
@@ -31,7 +32,8 @@ def original_number(trial: FrozenTrial) -> int:
 def retry_of(trial: FrozenTrial) -> FrozenTrial | None:
     """Create the trial that runs an interrupted one again: its parameters, attributes and intermediate values.
 
-    What it remembers of its history is what Optuna's `RetryHeartbeatStaleTrialCallback` writes.
+    What it remembers of its history is what Optuna's `RetryHeartbeatStaleTrialCallback` writes. It has no owner yet:
+    with that of the interrupted one it would be taken for lost again as soon as `Study.optimize` runs it.
 
     Returns:
         None for a trial that was interrupted as often as one may be.
@@ -39,11 +41,18 @@ def retry_of(trial: FrozenTrial) -> FrozenTrial | None:
     history = [*trial.system_attrs.get(HISTORY, []), trial.number]
     if len(history) > RETRIES:
         return None
+    attributes = {name: value for name, value in trial.system_attrs.items() if name != OWNER}
     return create_trial(
         state=TrialState.WAITING,
         params=trial.params,
         distributions=trial.distributions,
         user_attrs=trial.user_attrs,
-        system_attrs={ORIGINAL: trial.number, **trial.system_attrs, HISTORY: history},
+        system_attrs={ORIGINAL: trial.number, **attributes, HISTORY: history},
         intermediate_values=trial.intermediate_values,
     )
+
+
+def requeue(study: Study, trial: FrozenTrial) -> None:
+    """Queue a trial that was closed as interrupted again, if it may run once more."""
+    if (again := retry_of(trial)) is not None:
+        study.add_trial(again)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import optuna
 import pytest
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
+from proxy_server import free_port, start_proxy
 
 from optuna_kd.storages import StorageError, claim_trial, create_storage, retire_lost_trials, serve
 from optuna_kd.study import create_study, optimize, space_of
@@ -23,22 +23,11 @@ pytestmark = pytest.mark.usefixtures("quiet_optuna")
 pytest.importorskip("grpc", reason="grpcio is not installed")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def start(database: str, port: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "optuna_kd.cli", "serve", "--storage", database, "--port", str(port)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
 @pytest.fixture
 def proxy(tmp_path: Path) -> Iterator[str]:
     """The URL of a proxy before a SQLite file."""
     port = free_port()
-    server = start(f"sqlite:///{tmp_path / 'kd.db'}", port)
+    server = start_proxy(f"sqlite:///{tmp_path / 'kd.db'}", port)
     try:
         create_storage(f"grpc://127.0.0.1:{port}", patience=60)
         yield f"grpc://127.0.0.1:{port}"
@@ -70,13 +59,13 @@ def test_a_trial_whose_process_is_gone_is_missed_without_a_heartbeat(proxy: str)
 
 def test_a_proxy_that_is_restarted_is_waited_for(tmp_path: Path) -> None:
     port, database = free_port(), f"sqlite:///{tmp_path / 'kd.db'}"
-    server = start(database, port)
+    server = start_proxy(database, port)
     study = optuna.create_study(storage=create_storage(f"grpc://127.0.0.1:{port}", patience=60))
     trial = claim_trial(study, 1)
     assert trial is not None
     server.kill()
     server.communicate()
-    server = start(database, port)
+    server = start_proxy(database, port)
     try:
         study.tell(trial, 1.0)  # before it listens
         assert study.best_value == 1.0
@@ -87,7 +76,7 @@ def test_a_proxy_that_is_restarted_is_waited_for(tmp_path: Path) -> None:
 
 def test_it_listens_to_this_machine_alone_and_says_so(tmp_path: Path) -> None:
     port = free_port()
-    server = start(f"sqlite:///{tmp_path / 'kd.db'}", port)
+    server = start_proxy(f"sqlite:///{tmp_path / 'kd.db'}", port)
     try:
         create_storage(f"grpc://127.0.0.1:{port}", patience=60)
         addresses = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
@@ -124,7 +113,7 @@ def test_without_grpcio_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 
 def test_workers_behind_a_proxy_and_before_it_share_a_total(tmp_path: Path) -> None:
     port, database = free_port(), f"sqlite:///{tmp_path / 'kd.db'}"
-    server = start(database, port)
+    server = start_proxy(database, port)
     try:
         behind = optuna.create_study(study_name="s", storage=create_storage(f"grpc://127.0.0.1:{port}", patience=60))
         before = optuna.load_study(study_name="s", storage=create_storage(database))
