@@ -87,6 +87,8 @@ class TrialTable:
         violations: Total violation of the constraints, 0 for none; infinite for a trial that says nothing of the
             constraints that others have; [rows].
         left_out: How many trials have no row, by reason.
+        others: These trials, as they are stored: read only.
+        attributes: The user attributes of the study.
     """
 
     study_name: str
@@ -99,6 +101,8 @@ class TrialTable:
     rungs: NDArray[np.int64]
     violations: Array
     left_out: Mapping[str, int] = field(default_factory=dict)
+    others: tuple[FrozenTrial, ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.trials)
@@ -170,6 +174,7 @@ def read_table(study: Study, objective: int | str | None = None, *, target: Targ
     for column, sign in enumerate(signs):
         reports = [{rung: -told[column] for rung, told in outcome.reports.items()} for outcome in outcomes]
         values[:, column] = place(-sign * reported[:, column], rungs, reports) * -sign
+    numbers = {trial.number for trial in rows}
     return TrialTable(
         study.study_name,
         tuple(objectives[column] for column in kept),
@@ -181,6 +186,8 @@ def read_table(study: Study, objective: int | str | None = None, *, target: Targ
         rungs,
         _violations(rows),
         left_out,
+        tuple(trial for trial in trials if trial.number not in numbers),
+        study.user_attrs,
     )
 
 
