@@ -8,6 +8,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from optuna_kd.durations import format_seconds as format_seconds
+
 PLAIN_SECONDS = 10  # between two plain lines of one phase
 
 
@@ -115,16 +117,6 @@ def create_reporter(show: bool | Reporter = True, console: Console | None = None
         return SilentReporter()
     console = console or Console()
     return LiveReporter(console) if console.is_terminal else PlainReporter(console)
-
-
-def format_seconds(seconds: float) -> str:
-    """Format a duration: `8 s`, `3 min 20 s`, `2 h 5 min`."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _left(left: float | None) -> str:
