@@ -18,7 +18,7 @@ MODULES = {
 }
 NO_TORCH = (
     "search_space", "samplers", "pruners", "analysis", "recipe", "recipe_parts", "recipe_notation", "registry", "seeds",
-    "scales", "study", "storages", "goals", "pareto", "presets",
+    "scales", "study", "storages", "goals", "pareto", "presets", "visualization", "durations",
 )  # fmt: skip
 NO_OPTUNA = ("distillers", "models", "data", "training", "rewards", "student")
 

@@ -40,7 +40,7 @@ def outline(view: StudyView, trials: dict[int, FrozenTrial], belief: Belief | No
             for child in sorted(split.children):
                 through = passed[choices == child]
                 # That of a trial which took it: the choices may be other ones by now.
-                step = (name, _label(domain, child, trials[int(through[0])].distributions[name]))
+                step = (name, label_of(domain, child, trials[int(through[0])].distributions[name]))
                 children.append(describe([*path, step], split.children[child], through))
         return {
             "path": [list(step) for step in path],
@@ -55,7 +55,7 @@ def outline(view: StudyView, trials: dict[int, FrozenTrial], belief: Belief | No
     return describe([], view.finished.root, np.array(sorted(trials), np.int64))
 
 
-def _label(domain: Domain, child: int, distribution: BaseDistribution) -> Any:
+def label_of(domain: Domain, child: int, distribution: BaseDistribution) -> Any:
     """Name a child: the choice, the value, or the two ends of an interval."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[child]
