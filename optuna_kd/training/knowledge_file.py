@@ -13,13 +13,14 @@ ordinary writes: a full disk is an error then, where a write into a memory map k
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
 import struct
 import warnings
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +94,11 @@ class KnowledgeWriter:
     def close(self, **figures: Any) -> None:
         """Write the header, with some more figures for the description, and close the file."""
         _written(self._file.truncate, self._end)
+        self._file.seek(self._start)
         header = {
             "description": {**self.description, "rounding": self.rounding, **figures},
             "bytes": self._end - self._start,
-            "crc32": _checksum(self._file, self._start),
+            "crc32": _checksum(self._file.read),
             "arrays": self._arrays,
         }
         text = json.dumps(header).encode().ljust(self._start - HEAD.size)
@@ -159,25 +161,62 @@ def read_knowledge_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         OSError: If it cannot be read.
     """
     with path.open("rb") as file:
-        head = file.read(HEAD.size)
-        if len(head) < HEAD.size or not head.startswith(MAGIC):
-            raise DamagedFileError("it does not begin like one")
-        _, length, checksum = HEAD.unpack(head)
-        text = file.read(length)
-        if len(text) < length or zlib.crc32(text) != checksum:
-            raise DamagedFileError("its header is damaged")
-        header = json.loads(text)
-        start, size = HEAD.size + length, os.fstat(file.fileno()).st_size
-        if size != start + header["bytes"]:
-            raise DamagedFileError(f"it has {size:,} bytes instead of {start + header['bytes']:,}")
-        if _checksum(file, start) != header["crc32"]:
-            raise DamagedFileError("its checksum differs")
-    mapped = np.memmap(path, np.uint8, mode="r")
+        header = _check(file.read, os.fstat(file.fileno()).st_size)
+    return header["description"], _arrays(header, np.memmap(path, np.uint8, mode="r"))
+
+
+def read_knowledge_bytes(content: np.ndarray) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Check the content of such a file [bytes]; the arrays stay where it is.
+
+    Raises:
+        DamagedFileError: As for a file.
+    """
+    place = 0
+
+    def read(count: int) -> bytes:
+        nonlocal place
+        place += count
+        return content[place - count : place].tobytes()
+
+    header = _check(read, content.size)
+    return header["description"], _arrays(header, content)
+
+
+def fingerprint(path: Path) -> str:
+    """Name the content of a file by its header, which has the checksum of all that follows; "" if there is none."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD.size)
+            text = file.read(HEAD.unpack(head)[1]) if len(head) == HEAD.size and head.startswith(MAGIC) else b""
+    except OSError:
+        return ""
+    return hashlib.sha256(text).hexdigest() if text else ""
+
+
+def _check(read: Callable[[int], bytes], size: int) -> dict[str, Any]:
+    """Read all of a file, and give its header."""
+    head = read(HEAD.size)
+    if len(head) < HEAD.size or not head.startswith(MAGIC):
+        raise DamagedFileError("it does not begin like one")
+    _, length, checksum = HEAD.unpack(head)
+    text = read(length)
+    if len(text) < length or zlib.crc32(text) != checksum:
+        raise DamagedFileError("its header is damaged")
+    header: dict[str, Any] = json.loads(text)
+    start = HEAD.size + length
+    if size != start + header["bytes"]:
+        raise DamagedFileError(f"it has {size:,} bytes instead of {start + header['bytes']:,}")
+    if _checksum(read) != header["crc32"]:
+        raise DamagedFileError("its checksum differs")
+    return header
+
+
+def _arrays(header: Mapping[str, Any], content: np.ndarray) -> dict[str, Tensor]:
     with warnings.catch_warnings():
         # Mapped read-only: a private writable map of a file larger than the memory would be refused.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        raw = torch.from_numpy(mapped)
-    return header["description"], {name: _array(raw, **array) for name, array in header["arrays"].items()}
+        raw = torch.from_numpy(content)
+    return {name: _array(raw, **array) for name, array in header["arrays"].items()}
 
 
 def _array(raw: Tensor, dtype: str, shape: list[int], offset: int) -> Tensor:
@@ -185,10 +224,10 @@ def _array(raw: Tensor, dtype: str, shape: list[int], offset: int) -> Tensor:
     return raw[offset : offset + math.prod(shape) * kind.itemsize].view(kind).view(shape)
 
 
-def _checksum(file: Any, start: int) -> int:
-    file.seek(start)
+def _checksum(read: Callable[[int], bytes]) -> int:
+    """Of all that is left to read."""
     checksum = 0
-    while piece := file.read(PIECE):
+    while piece := read(PIECE):
         checksum = zlib.crc32(piece, checksum)
     return checksum
 

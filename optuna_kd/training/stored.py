@@ -15,12 +15,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from optuna_kd.models.knowledge import Knowledge
 from optuna_kd.training.alignment import align_maps
-from optuna_kd.training.knowledge_file import DamagedFileError, KnowledgeWriter, NotStoredError, read_knowledge_file
+from optuna_kd.training.knowledge_file import (
+    DamagedFileError,
+    KnowledgeWriter,
+    NotStoredError,
+    read_knowledge_bytes,
+    read_knowledge_file,
+)
 from optuna_kd.training.task import ImageClassification
 from optuna_kd.training.teacher_answers import clean_images, view_images
 
@@ -148,19 +155,25 @@ class TeacherKnowledge:
             partial.unlink(missing_ok=True)
 
     @classmethod
-    def load(cls, path: str | Path, task: ImageClassification) -> TeacherKnowledge:
-        """Map a file of either kind of knowledge into memory; workers on one machine share the pages.
+    def load(cls, source: str | Path | np.ndarray, task: ImageClassification) -> TeacherKnowledge:
+        """Map a file of either kind of knowledge into memory, or take its content; workers on one machine share it.
+
+        Args:
+            source: The file, or its content [bytes].
+            task: The task.
 
         Raises:
             KnowledgeMismatchError: If it belongs to another teacher, split or preprocessing.
             ValueError: If it is no such file, cut short or altered.
         """
-        path = Path(path)
+        path = None if isinstance(source, np.ndarray) else Path(source)
         try:
-            description, arrays = read_knowledge_file(path)
+            description, arrays = (
+                read_knowledge_file(path) if path is not None else read_knowledge_bytes(np.asarray(source))
+            )
         except (OSError, DamagedFileError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            raise ValueError(f"{path} holds no teacher knowledge that `save` wrote: {reason}.") from None
+            raise ValueError(f"{path or 'What came'} holds no teacher knowledge that `save` wrote: {reason}.") from None
         return knowledge_from(task, description, arrays, file=path)
 
     def close(self) -> None:
