@@ -140,18 +140,13 @@ class ImageClassification:
         self.image_shape: tuple[int, int, int] = self.train_set.shape
 
         self.normalizer = self._create_normalizer(normalize)
-        self.train_set = make_resident(self.train_set, self.device)
-        self.val_set = make_resident(self.val_set, self.device)
         self.augmentation = create_augmentation("none" if self.is_streaming else augment, self.image_shape)
         self._view_table: tuple[int, Tensor] | None = None
         self.views = 1 if self.augmentation.name == "none" and not self.is_streaming else views
 
         self._check(teacher, "teacher")
         self.teacher_layer = _tap(teacher, self._example, teacher_layer, "teacher")
-        self.teacher = teacher.to(self.device)
-        self.frozen_teacher = FrozenTeacher(self.teacher, [self.teacher_layer.name])
-        half = self.precision_of(teacher).name == "bfloat16"
-        self.online_teacher = FrozenTeacher(self.teacher, [self.teacher_layer.name], fold=half)
+        self._place(teacher)
         self.student_config: StudentConfig | None = None
         self.student_name = student_name or _name_of(student)
         self._wanted_layer = student_layer
@@ -206,6 +201,22 @@ class ImageClassification:
         if recipe.student is None:
             raise ValueError(f"The student of this task is to be chosen, but the recipe {recipe} names none.")
         return self.with_student(recipe.student)
+
+    def move_to(self, device: str) -> None:
+        """Put teacher and images on another device, where they are trained on from now on.
+
+        What "auto" precision was on another kind of device it stays: it is part of what a study is about.
+
+        Raises:
+            ValueError: If there is no such device.
+        """
+        target = resolve_device(device)
+        if target.type != self.device.type and self.precision == "auto":
+            chosen = self.precision_of(self.teacher).name if self.is_open else self._student_precision
+            if chosen == "float32" or not self.is_open:  # of open tasks a study knows only what was asked for by name
+                self.precision = chosen
+        self.device = target
+        self._place(self.teacher)
 
     def make_student(self, seed: int) -> nn.Module:
         """Create a fresh student whose initial weights depend on `seed` alone.
@@ -285,6 +296,14 @@ class ImageClassification:
             "preprocessing": self.preprocessing(),
             "optimizer": f"{self.optimizer} lr={self.lr:g} wd={self.weight_decay:g} batch={self.batch_size}",
         }
+
+    def _place(self, teacher: nn.Module) -> None:
+        self.train_set = make_resident(self.train_set, self.device)
+        self.val_set = make_resident(self.val_set, self.device)
+        self.teacher = teacher.to(self.device)
+        self.frozen_teacher = FrozenTeacher(self.teacher, [self.teacher_layer.name])
+        half = self.precision_of(teacher).name == "bfloat16"
+        self.online_teacher = FrozenTeacher(self.teacher, [self.teacher_layer.name], fold=half)
 
     def _set_student(self, factory: Callable[[], nn.Module], name: str | None) -> None:
         """Take a student factory; build one, check it, and find its layer."""

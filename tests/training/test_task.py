@@ -299,3 +299,21 @@ def test_floats_that_nobody_scaled_are_noticed(
     make_task(train=(images.astype("float32"), labels))
     (message,) = [record.message for record in caplog.records if "floats" in record.message]
     assert message.startswith("The images are floats up to 255, and floats are taken as they are.")
+
+
+def test_a_task_moves_to_another_device_with_its_precision(make_task: Make) -> None:
+    task = make_task()
+    described, chosen = task.describe(), task.precision_of(task.teacher).name
+    task.move_to("cpu")
+    assert (task.precision, task.describe()) == ("auto", described)
+    known = task.teacher_knowledge(task.prepare(task.train_set.batch([0, 1])[0]))
+    task.move_to("meta")
+    assert task.device == torch.device("meta")
+    assert {parameter.device.type for parameter in task.teacher.parameters()} == {"meta"}
+    assert {part.images.device.type for part in (task.train_set, task.val_set)} == {"meta"}
+    assert task.train_set.labels.device.type == "cpu"
+    moved = task.teacher_knowledge(torch.zeros(2, 1, 8, 8, device="meta"))
+    assert (moved.logits.device.type, moved.logits.shape) == ("meta", known.logits.shape)
+    assert task.precision == chosen  # what the study was begun with
+    with pytest.raises(ValueError, match="The device 'nowhere' cannot be used here"):
+        task.move_to("nowhere")
