@@ -163,7 +163,7 @@ def read_table(study: Study, objective: int | str | None = None, *, target: Targ
     if target is not None:
         rows, outcomes, left_out = _usable_by(target, trials)
         objectives, kept = (Objective("target", maximize=True),), [0]
-        signs = (-1.0,)
+        signs: tuple[float, ...] = (-1.0,)
     else:
         kept = list(range(len(objectives))) if objective is None else [place_of(objective, objectives)]
         signs = tuple(-1.0 if each.maximize else 1.0 for each in objectives)
