@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -82,6 +83,28 @@ def make_task(digits: dict[str, Arrays], make_teacher: Callable[[int], Any], one
 def task(make_task: Callable[..., Any]) -> Any:
     """The small task with all defaults; tests do not change it."""
     return make_task()
+
+
+@pytest.fixture(scope="session")
+def knowing_teacher(make_task: Callable[..., Any], make_teacher: Callable[[int], Any]) -> Any:
+    """A teacher that knows its digits."""
+    from optuna_kd.recipe import ProxyConfig, Recipe
+    from optuna_kd.training.trainer import StudentTraining
+
+    apprentice = make_task(student=lambda: make_teacher(0))
+    training = StudentTraining(apprentice, Recipe(), ProxyConfig(epochs=12, rungs=(12,)), seed=0)
+    for _ in training.run():
+        pass
+    training.observer.close()
+    return training.student
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C as a program hears it: a shell starts what runs in the background, tests perhaps, with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -60,14 +60,13 @@ class Server:
 
     def _call(self, program: str, *arguments: str) -> None:
         # To a file: what starts the server passes its output on to it, and a pipe would never end.
-        with open(os.devnull) as nothing, (self.folder.with_suffix(".out")).open("w+") as output:
+        with open(os.devnull) as nothing, (self.folder / "out").open("w+") as output:
             command = [*self._prefix, str(self.programs / program), *arguments]
             done = subprocess.run(
                 command, stdin=nothing, stdout=output, stderr=output, cwd=self.folder, timeout=60, check=False
             )
             output.seek(0)
             assert done.returncode == 0, output.read()
-        self.folder.with_suffix(".out").unlink()
 
 
 def _programs() -> Path:

@@ -9,12 +9,15 @@ from optuna_kd.storages.places import (
     count_trials,
     retire_lost_trials,
     retire_trial,
+    together,
+    write_study,
     write_trial,
 )
-from optuna_kd.storages.processes import this_process
-from optuna_kd.storages.proxy import LOOPBACK, serve
+from optuna_kd.storages.processes import is_gone, this_process
+from optuna_kd.storages.proxy import serve
+from optuna_kd.storages.reading import open_to_read
 from optuna_kd.storages.retries import OWNER, RETRIES, original_number, quietly
-from optuna_kd.storages.urls import DEFAULT_URL, StorageError, is_shareable, show_storage
+from optuna_kd.storages.urls import DEFAULT_URL, LOOPBACK, StorageError, is_local, is_shareable, show_storage
 
 __all__ = [
     "DEFAULT_URL",
@@ -29,7 +32,10 @@ __all__ = [
     "create_storage",
     "creation_lock",
     "frozen_of",
+    "is_gone",
+    "is_local",
     "is_shareable",
+    "open_to_read",
     "original_number",
     "quietly",
     "retire_lost_trials",
@@ -37,5 +43,7 @@ __all__ = [
     "serve",
     "show_storage",
     "this_process",
+    "together",
+    "write_study",
     "write_trial",
 ]

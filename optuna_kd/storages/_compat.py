@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from optuna.storages import BaseStorage
+from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
@@ -28,6 +29,12 @@ def forget_cached_trials(study: Study) -> None:
     study._thread_local.cached_all_trials = None
 
 
+def learn_trials(storage: BaseStorage, study_id: int) -> None:
+    """Make Optuna's cache know the trials that were started past it; all of them are not put in order for that."""
+    if isinstance(storage, _CachedStorage):
+        storage._read_trials_from_remote_storage(study_id)
+
+
 def stale_trial_ids(storage: BaseStorage, study_id: int) -> list[int] | None:
     """List the running trials without heartbeat; None where the storage has none."""
     if not isinstance(storage, BaseHeartbeat) or not is_heartbeat_enabled(storage):
@@ -40,6 +47,7 @@ __all__ = [
     "BaseJournalFileLock",
     "forget_cached_trials",
     "frozen_of",
+    "learn_trials",
     "models",
     "scoped",
     "stale_trial_ids",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import logging
 import sqlite3
 from pathlib import Path
 
@@ -10,12 +12,16 @@ import sqlalchemy.exc
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from sqlalchemy.engine import URL
 
-from optuna_kd.storages.creating import FileLock, creation_lock, has_schema
+from optuna_kd.storages.connections import SQLiteConnection
+from optuna_kd.storages.creating import FileLock, created_meanwhile, creation_lock, has_schema, lock_of
+from optuna_kd.storages.limits import connect_arguments
 from optuna_kd.storages.pulse import Pulsing
-from optuna_kd.storages.relational import PatientStorage, SQLiteConnection
+from optuna_kd.storages.relational import PatientStorage
 from optuna_kd.storages.retries import quietly, requeue
 from optuna_kd.storages.transient import is_passing, persist, reason_of
 from optuna_kd.storages.urls import StorageError, is_in_memory, parse_url, show_url
+
+logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 10
 GRACE_SECONDS = 60
@@ -66,6 +72,8 @@ def _open_database(storage: str, url: URL, patience: float) -> BaseStorage:
     options: dict[str, object] = {}
 
     def is_transient(error: BaseException) -> bool:
+        if created_meanwhile(error):
+            return True
         # One that nobody has reached yet and that refuses connections is more likely a wrong address.
         return is_passing(error) and (patience > OPENING or "refused" not in reason_of(error))
 
@@ -98,14 +106,23 @@ def _open_database(storage: str, url: URL, patience: float) -> BaseStorage:
 def _engine_options(url: URL) -> dict[str, object]:
     if url.get_backend_name() != "sqlite":
         # One connection is kept: a trial and its heartbeat seldom meet, and PostgreSQL has 100 for everybody.
-        return {"pool_pre_ping": True, "pool_size": 1, "max_overflow": 9}
+        return {"pool_size": 1, "max_overflow": 9, "connect_args": connect_arguments(url)}
     path = Path(str(url.database))
     _require_folder(url, path)
+    # SQLite takes a file without content for a new one. It was made by whoever holds the lock now, or it was cut off.
+    if path.is_file() and path.stat().st_size <= 1 and lock_of(path).exists():
+        logger.warning(
+            "%s is empty: a new database begins in it. If it held studies before, it was cut off; then restore it.",
+            path,
+        )
     with sqlite3.connect(path, timeout=BUSY_SECONDS) as connection:
         # A property of the file: readers and a writer do not block. Who changes it has to be alone.
         if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
             connection.execute("PRAGMA journal_mode=WAL")
+        (page,) = connection.execute("PRAGMA page_size").fetchone()
     connection.close()
+    if path.stat().st_size % page:  # SQLite counts whole pages only, and reads zeros where the last one ends
+        raise sqlite3.DatabaseError("database disk image is malformed")
     return {"connect_args": {"timeout": BUSY_SECONDS, "factory": SQLiteConnection}}
 
 
@@ -143,7 +160,17 @@ def _open_proxy(url: URL, patience: float) -> BaseStorage:
             f"Cannot open the storage {show_url(url)}: nobody answers there. Start the proxy first: "
             "optuna_kd.storages.serve(URL, port=...)."
         ) from None
+    _tell_of_proxy(show_url(url))
     return proxy
+
+
+@functools.cache
+def _tell_of_proxy(name: str) -> None:
+    logger.info(
+        "%s is a proxy: it passes on no heartbeats, so that a worker which is gone is missed after two minutes instead "
+        "of one, and it asks for no password.",
+        name,
+    )
 
 
 def _require_folder(url: URL, path: Path) -> None:
@@ -158,6 +185,8 @@ def _advice(url: URL, error: Exception) -> str:
         return ' Install the driver: pip install "optuna-kd[postgres]".'
     if "too many" in str(error):
         return " The server has no connection left: allow more, or let workers share those of a proxy (grpc://...)."
+    if "malformed" in str(error):
+        return " It was damaged, or cut off: restore a copy of it, or begin with another file."
     if url.get_backend_name() == "sqlite":
         return " Choose a file in a folder that can be written, e.g. --storage sqlite:///kd.db."
     return ""

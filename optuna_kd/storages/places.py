@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
@@ -12,11 +13,11 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from optuna_kd.storages._compat import forget_cached_trials, frozen_of, stale_trial_ids
+from optuna_kd.storages._compat import forget_cached_trials, frozen_of, learn_trials, stale_trial_ids
 from optuna_kd.storages.processes import is_gone, this_process
 from optuna_kd.storages.pulse import Pulsing
 from optuna_kd.storages.relational import PatientStorage
-from optuna_kd.storages.retries import OWNER, requeue
+from optuna_kd.storages.retries import NUMBER, ORIGINAL, OWNER, requeue
 from optuna_kd.storages.urls import backend_of
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -43,7 +44,7 @@ def claim_trial(study: Study, total: int | None) -> Trial | None:
         if trial_id is None:
             return None
         forget_cached_trials(study)
-        storage.get_all_trials(study._study_id, deepcopy=False)  # makes Optuna's cache know the new one
+        learn_trials(storage, study._study_id)
         return Trial(study, trial_id)
     forget_cached_trials(study)
     if count_taken(study) >= total:
@@ -52,8 +53,12 @@ def claim_trial(study: Study, total: int | None) -> Trial | None:
     trial_id = _start_waiting(study, owner)
     if trial_id is None:
         trial_id = storage.create_new_trial(study._study_id, _running_trial(owner))
-    number = storage.get_trial(trial_id).number
-    if sum(_is_taken(trial) for trial in study.get_trials(deepcopy=False) if trial.number < number) >= total:
+    own = storage.get_trial(trial_id)
+    earlier = [trial for trial in study.get_trials(deepcopy=False) if trial.number < own.number]
+    again = sum(ORIGINAL in trial.system_attrs for trial in earlier)
+    if again and ORIGINAL not in own.system_attrs:
+        storage.set_trial_system_attr(trial_id, NUMBER, own.number - again)
+    if sum(map(_is_taken, earlier)) >= total:
         # Others were faster; the first by number have the places.
         with contextlib.suppress(UpdateFinishedTrialError):
             storage.set_trial_state_values(trial_id, TrialState.FAIL)
@@ -94,6 +99,12 @@ def _running_trial(owner: str) -> FrozenTrial:
     )  # fmt: skip
 
 
+def together(trial: Trial) -> AbstractContextManager[None]:
+    """Write the parameters that are suggested inside, and what `write_trial` is given, in one transaction."""
+    backend, trial_id = backend_of(trial.storage), frozen_of(trial)._trial_id
+    return backend.together(trial_id) if isinstance(backend, PatientStorage) else contextlib.nullcontext()
+
+
 def write_trial(trial: Trial, user_attrs: Mapping[str, Any], reports: Mapping[int, float] | None = None) -> None:
     """Write attributes and intermediate values of a running trial; in a database that is one transaction.
 
@@ -117,23 +128,38 @@ def write_trial(trial: Trial, user_attrs: Mapping[str, Any], reports: Mapping[in
     frozen.intermediate_values.update(reports)
 
 
-def retire_trial(study: Study, trial: FrozenTrial) -> bool:
+def write_study(study: Study, system_attrs: Mapping[str, Any]) -> None:
+    """Write system attributes of a study, plain JSON; in a database that is one transaction."""
+    backend = backend_of(study._storage)
+    if isinstance(backend, PatientStorage):
+        backend.write_study(study._study_id, system_attrs)
+    else:
+        for key, value in system_attrs.items():
+            study._storage.set_study_system_attr(study._study_id, key, value)
+
+
+def retire_trial(study: Study, trial: FrozenTrial, *, stopped: bool = False) -> bool:
     """Close a running trial whose process is gone, or gives it up, and queue it again with everything it had.
 
     Its parameters, attributes and intermediate values, and the number it goes by (`original_number`), stay; after ten
     times it is closed for good.
+
+    Args:
+        study: The study.
+        trial: The trial.
+        stopped: Whether its process was told to stop: that time is not counted.
 
     Returns:
         Whether it was running.
     """
     backend = backend_of(study._storage)
     if isinstance(backend, PatientStorage):
-        return bool(backend.retire_trial(trial._trial_id))
+        return bool(backend.retire_trial(trial._trial_id, stopped=stopped))
     try:
         study.tell(trial.number, state=TrialState.FAIL)
     except (ValueError, UpdateFinishedTrialError):
         return False
-    requeue(study, trial)
+    requeue(study, trial, stopped=stopped)
     return True
 
 

@@ -5,38 +5,38 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import sqlalchemy
-from optuna.exceptions import UpdateFinishedTrialError
+import sqlalchemy.exc
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
-from sqlalchemy.dialects import postgresql, sqlite
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
 
 from optuna_kd.storages._compat import models, scoped
-from optuna_kd.storages.retries import OWNER, retry_of
-from optuna_kd.storages.transient import SILENT, Result, is_passing, persist
-from optuna_kd.storages.urls import show_url
+from optuna_kd.storages.connections import quick, watch_connections
+from optuna_kd.storages.counting import count_originals, count_states, count_taken
+from optuna_kd.storages.retries import NUMBER, OWNER, retry_of
+from optuna_kd.storages.rows import READABLE, TRIALS, read_trials
+from optuna_kd.storages.transient import SILENT, Result, persist, reason_of
+from optuna_kd.storages.upserts import (
+    can_upsert,
+    upsert_attributes,
+    upsert_heartbeat,
+    upsert_params,
+    upsert_reports,
+)
+from optuna_kd.storages.urls import StorageFailedError, show_url
 from optuna_kd.storages.watch import Watch
 
 Method = TypeVar("Method", bound=Callable[..., Any])
-
-# Of databases that can insert or update several rows in one statement of the same kind.
-UPSERTS: dict[str, Callable[..., Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-
-
-class SQLiteConnection(sqlite3.Connection):
-    """A connection on which foreign keys hold; in SQLite each connection decides that for itself."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.execute("PRAGMA foreign_keys=ON")
 
 
 def patient(method: Method) -> Method:
@@ -47,6 +47,21 @@ def patient(method: Method) -> Method:
         return self.persist(lambda: method(self, *args, **options))
 
     return tried_again  # type: ignore[return-value]
+
+
+@dataclass
+class Draft:
+    """What is to be written to a trial.
+
+    Args:
+        params: By name, in the order of their suggestion: the value as it is stored, and the distribution.
+        user_attrs: By name.
+        reports: Intermediate values by step.
+    """
+
+    params: dict[str, tuple[float, BaseDistribution]] = field(default_factory=dict)
+    user_attrs: dict[str, Any] = field(default_factory=dict)
+    reports: dict[int, float] = field(default_factory=dict)
 
 
 class PatientStorage(RDBStorage):
@@ -63,10 +78,21 @@ class PatientStorage(RDBStorage):
 
     def __init__(self, url: str, *, patience: float, **options: Any) -> None:
         self.patience, self.watch = patience, Watch()
+        self._drafts: dict[int, Draft] = {}
+        self._claimed: set[int] = set()  # trials that were given a heartbeat when they were started here
         super().__init__(url, **options)
+        watch_connections(self.engine)
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        watch_connections(self.engine)
 
     def persist(self, work: Callable[[], Result]) -> Result:
-        """Do some work, again and again while the database is busy, restarting or out of reach."""
+        """Do some work, again and again while the database is busy, restarting or out of reach.
+
+        Raises:
+            StorageFailedError: If it does not come back, or cannot be used: a full disk, a damaged file.
+        """
         began = time.monotonic()
 
         def prepare() -> None:
@@ -74,11 +100,18 @@ class PatientStorage(RDBStorage):
             if time.monotonic() - began > SILENT:
                 self.watch.was_blind()
 
-        return persist(work, patience=self.patience, name=show_url(self.engine.url), on_retry=prepare)
+        name = show_url(self.engine.url)
+        try:
+            return persist(work, patience=self.patience, name=name, on_retry=prepare)
+        except StorageInternalError as error:  # which speaks of "invalid data in the commit", whatever it was
+            raise StorageFailedError(
+                f"The storage {name} failed: {reason_of(error)}. What it holds is kept."
+            ) from error
 
     # Starting and ending trials: one transaction each, so that they cannot be left half done.
 
     @patient
+    @quick()
     def claim_trial(self, study_id: int, total: int, owner: str) -> int | None:
         """Start a trial if the study has fewer than so many that are finished or running: a queued one, or a new one.
 
@@ -92,7 +125,7 @@ class PatientStorage(RDBStorage):
             Its id; None if there is no place.
         """
         with self._one_by_one(study_id) as session:
-            if self._count_taken(session, study_id) >= total:
+            if count_taken(session, study_id) >= total:
                 return None
             trials = session.query(models.TrialModel).filter(models.TrialModel.study_id == study_id)
             waiting = trials.filter(models.TrialModel.state == TrialState.WAITING)
@@ -103,12 +136,20 @@ class PatientStorage(RDBStorage):
                 trial.state, trial.datetime_start = TrialState.RUNNING, datetime.now()
             trial_id = int(trial.trial_id)
             session.add(models.TrialHeartbeatModel(trial_id=trial_id))
-            self._set_trial_attr_without_commit(session, models.TrialSystemAttributeModel, trial_id, OWNER, owner)
+            attribute = models.TrialSystemAttributeModel
+            self._set_trial_attr_without_commit(session, attribute, trial_id, OWNER, owner)
+            if (number := count_originals(session, trial)) is not None:
+                self._set_trial_attr_without_commit(session, attribute, trial_id, NUMBER, number)
+            self._claimed.add(trial_id)
             return trial_id
 
     @patient
-    def retire_trial(self, trial_id: int) -> bool:
+    def retire_trial(self, trial_id: int, *, stopped: bool = False) -> bool:
         """Close a running trial that nobody runs any more, and queue it again with everything it had.
+
+        Args:
+            trial_id: The trial.
+            stopped: Whether its process was told to stop.
 
         Returns:
             Whether it was running.
@@ -120,43 +161,127 @@ class PatientStorage(RDBStorage):
                 return False
             frozen = self._build_frozen_trial_from_trial_model(trial)
             trial.state, trial.datetime_complete = TrialState.FAIL, datetime.now()
-            if (again := retry_of(frozen)) is not None:
+            if (again := retry_of(frozen, stopped=stopped)) is not None:
                 self._get_prepared_new_trial(study_id, again, session)
             return True
 
-    @patient
+    @contextlib.contextmanager
+    def together(self, trial_id: int) -> Iterator[None]:
+        """Write the parameters and attributes that a trial is given inside in one transaction, at the end."""
+        self._drafts[trial_id] = Draft()
+        try:
+            yield
+        finally:
+            self._write(trial_id, self._drafts.pop(trial_id))
+
     def write_trial(self, trial_id: int, user_attrs: Mapping[str, Any], reports: Mapping[int, float]) -> None:
         """Write attributes and intermediate values of a trial, in one transaction for all."""
-        with scoped(self.scoped_session) as session:
-            state: Any = models.TrialModel.find_or_raise_by_id(trial_id, session).state
+        if (draft := self._drafts.get(trial_id)) is not None:
+            draft.user_attrs.update(user_attrs)
+            draft.reports.update(reports)
+        else:
+            self._write(trial_id, Draft(user_attrs=dict(user_attrs), reports=dict(reports)))
+
+    def _set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+        previous_distribution: BaseDistribution | None,
+    ) -> None:
+        draft = self._drafts.get(trial_id)
+        if draft is None or previous_distribution is None:  # then Optuna looks whether the study has had another
+            if draft is not None:  # what was suggested first stands first
+                self._drafts[trial_id] = Draft()
+                self._write(trial_id, draft)
+            self._set_new_param(trial_id, param_name, param_value_internal, distribution, previous_distribution)
+            return
+        check_distribution_compatibility(previous_distribution, distribution)
+        draft.params[param_name] = (param_value_internal, distribution)
+
+    _set_new_param = patient(quick()(RDBStorage._set_trial_param))
+
+    @patient
+    def _write(self, trial_id: int, draft: Draft) -> None:
+        if not (draft.params or draft.user_attrs or draft.reports):
+            return
+        with contextlib.nullcontext() if draft.reports else quick(), scoped(self.scoped_session) as session:
+            trial = models.TrialModel
+            state = session.query(trial.state).filter(trial.trial_id == trial_id).scalar()
+            if state is None:
+                raise KeyError(models.NOT_FOUND_MSG)
             self.check_trial_is_updatable(trial_id, state)
-            table = models.TrialUserAttributeModel
-            if (insert := UPSERTS.get(self.engine.dialect.name)) is not None and user_attrs:
-                statement = insert(table).values(
-                    [
-                        {"trial_id": trial_id, "key": key, "value_json": json.dumps(user_attrs[key])}
-                        for key in user_attrs
-                    ]
-                )
-                keys, new = [table.trial_id, table.key], {"value_json": statement.excluded.value_json}
-                session.execute(statement.on_conflict_do_update(index_elements=keys, set_=new))
-            else:
-                for key, value in user_attrs.items():
-                    self._set_trial_attr_without_commit(session, table, trial_id, key, value)
-            for step, value in reports.items():
+            if can_upsert(session):
+                upsert_params(session, trial_id, draft.params)
+                upsert_attributes(session, models.TrialUserAttributeModel, trial_id, draft.user_attrs)
+                upsert_reports(session, trial_id, draft.reports)
+                return
+            for name, (value, distribution) in draft.params.items():
+                self._set_trial_param_without_commit(session, trial_id, name, value, distribution, distribution)
+            for key, value in draft.user_attrs.items():
+                self._set_trial_attr_without_commit(session, models.TrialUserAttributeModel, trial_id, key, value)
+            for step, value in draft.reports.items():
                 self._set_trial_intermediate_value_without_commit(session, trial_id, step, value)
+
+    @patient
+    def write_study(self, study_id: int, system_attrs: Mapping[str, Any]) -> None:
+        """Write system attributes of a study, in one transaction for all: whoever reads sees all of them, or none."""
+        with scoped(self.scoped_session) as session:
+            study, table = models.StudyModel.find_or_raise_by_id(study_id, session), models.StudySystemAttributeModel
+            if can_upsert(session):
+                upsert_attributes(session, table, study_id, system_attrs)
+                return
+            for key, value in system_attrs.items():
+                attribute = table.find_by_study_and_key(study, key, session)
+                if attribute is None:
+                    session.add(table(study_id=study_id, key=key, value_json=json.dumps(value)))
+                else:
+                    attribute.value_json = json.dumps(value)
 
     @patient
     def count_trials(self, study_id: int) -> Counter[TrialState]:
         """Count the trials of a study by state, without reading them."""
         with scoped(self.scoped_session) as session:
-            return self._count(session, study_id)
+            return count_states(session, study_id)
 
     @patient
     def count_taken(self, study_id: int) -> int:
         """Count the trials that hold a place of the total, as `claim_trial` does."""
         with scoped(self.scoped_session) as session:
-            return self._count_taken(session, study_id)
+            return count_taken(session, study_id)
+
+    @patient
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """As in Optuna."""
+        if self.engine.dialect.name not in READABLE:
+            return super().get_trial(trial_id)
+        with scoped(self.scoped_session) as session:
+            for trial in read_trials(session, models.TrialModel.trial_id == trial_id):
+                return trial
+        raise KeyError(models.NOT_FOUND_MSG)
+
+    @patient
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        if self.engine.dialect.name not in READABLE or len(included_trial_ids) > TRIALS:
+            return super()._get_trials(study_id, states, included_trial_ids, trial_id_greater_than)
+        trial = models.TrialModel
+        # Of those that are finished nothing changes any more, so that the newer ones and a few others are asked for.
+        older = trial.trial_id.in_(sorted(included_trial_ids))
+        which = (trial.study_id == study_id) & (older | (trial.trial_id > trial_id_greater_than))
+        # Says nothing new, but lets the database begin there instead of going through all trials of the study.
+        which &= trial.trial_id >= min([*included_trial_ids, trial_id_greater_than + 1])
+        with scoped(self.scoped_session) as session:
+            found = read_trials(session, which)
+            if not found:  # raises for a study that is not there
+                models.StudyModel.find_or_raise_by_id(study_id, session)
+        return [one for one in found if states is None or one.state in states]
 
     @contextlib.contextmanager
     def _one_by_one(self, study_id: int) -> Iterator[Session]:
@@ -166,32 +291,6 @@ class PatientStorage(RDBStorage):
             models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
             yield session
 
-    @staticmethod
-    def _count(session: Session, study_id: int) -> Counter[TrialState]:
-        rows = (
-            session.query(models.TrialModel.state, sqlalchemy.func.count())
-            .filter(models.TrialModel.study_id == study_id)
-            .group_by(models.TrialModel.state)
-        )
-        return Counter({state: int(count) for state, count in rows})
-
-    @staticmethod
-    def _count_taken(session: Session, study_id: int) -> int:
-        # In one statement: a trial that ends between two would be in neither.
-        trial, heartbeat, owner = models.TrialModel, models.TrialHeartbeatModel, models.TrialSystemAttributeModel
-        # Those of workers behind a proxy have an owner only.
-        is_run_by_someone = heartbeat.trial_id.is_not(None) | owner.trial_id.is_not(None)
-        is_alive = (trial.state == TrialState.RUNNING) & is_run_by_someone
-        taken = (
-            session.query(sqlalchemy.func.count())
-            .select_from(trial)
-            .outerjoin(heartbeat, heartbeat.trial_id == trial.trial_id)
-            .outerjoin(owner, (owner.trial_id == trial.trial_id) & (owner.key == OWNER))
-            .filter(trial.study_id == study_id)
-            .filter(trial.state.in_((TrialState.COMPLETE, TrialState.PRUNED)) | is_alive)
-        )
-        return int(taken.scalar() or 0)
-
     def _study_of(self, trial_id: int) -> int:
         with scoped(self.scoped_session) as session:
             return int(models.TrialModel.find_or_raise_by_id(trial_id, session).study_id)
@@ -199,14 +298,26 @@ class PatientStorage(RDBStorage):
     # Heartbeats
 
     def record_heartbeat(self, trial_id: int) -> None:
-        """Show that a trial is alive; one heartbeat that is missed because the database is away does no harm."""
+        """Show that a trial is alive; one heartbeat that is missed because the database is away does no harm.
+
+        Nor does one that a full disk refused: the trial itself tells of that where it matters.
+        """
+        if trial_id in self._claimed:  # the first comes just after the one that was written with the trial
+            self._claimed.discard(trial_id)
+            return
         try:
-            super().record_heartbeat(trial_id)
-        except Exception as error:
-            if not is_passing(error):
-                raise
+            with quick():
+                self._beat(trial_id)
+        except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError):
             self.remove_session()
             self.watch.was_blind()
+
+    def _beat(self, trial_id: int) -> None:
+        with scoped(self.scoped_session) as session:
+            if can_upsert(session):
+                upsert_heartbeat(session, trial_id)
+                return
+        super().record_heartbeat(trial_id)
 
     @patient
     def _get_stale_trial_ids(self, study_id: int) -> list[int]:
@@ -214,21 +325,23 @@ class PatientStorage(RDBStorage):
 
         Heartbeats are compared with the clock of the database; where that went back they are seen to stand still.
         """
-        silent: list[int] = super()._get_stale_trial_ids(study_id)
         with scoped(self.scoped_session) as session:
             owner, beat, trial = models.TrialSystemAttributeModel, models.TrialHeartbeatModel, models.TrialModel
             rows = (
-                session.query(trial.trial_id, owner.value_json, beat.heartbeat)
+                session.query(trial.trial_id, owner.value_json, beat.heartbeat, sqlalchemy.func.current_timestamp())
                 .outerjoin(owner, (owner.trial_id == trial.trial_id) & (owner.key == OWNER))
                 .outerjoin(beat, beat.trial_id == trial.trial_id)
                 .filter(trial.study_id == study_id, trial.state == TrialState.RUNNING)
                 .all()
             )
-        owners = {int(trial_id): json.loads(name or '""') for trial_id, name, _ in rows}
-        lost = self.watch.lost(study_id, owners, {int(trial_id): beat for trial_id, _, beat in rows})
+        owners = {int(trial_id): json.loads(name or '""') for trial_id, name, *_ in rows}
+        lost = self.watch.lost(study_id, owners, {int(trial_id): beat for trial_id, _, beat, _ in rows})
         # After the database was away nobody's heartbeat is new, and everybody's soon will be.
-        silent = silent if self.watch.sees(self.grace_period or 0) else []
-        return list(dict.fromkeys([*silent, *lost]))
+        grace = self.grace_period or 2 * (self.heartbeat_interval or 0)
+        if self.watch.sees(grace):
+            ages = {trial_id: now.replace(tzinfo=None) - beat for trial_id, _, beat, now in rows if beat is not None}
+            lost += [int(trial_id) for trial_id, age in ages.items() if age > timedelta(seconds=grace)]
+        return list(dict.fromkeys(lost))
 
     # Optuna's own methods, made patient. A trial that was finished by the try whose answer was lost is finished.
 
@@ -262,14 +375,11 @@ class PatientStorage(RDBStorage):
     get_study_system_attrs = patient(RDBStorage.get_study_system_attrs)
     get_all_studies = patient(RDBStorage.get_all_studies)
     _create_new_trial = patient(RDBStorage._create_new_trial)
-    _set_trial_param = patient(RDBStorage._set_trial_param)
     get_trial_param = patient(RDBStorage.get_trial_param)
     set_trial_intermediate_value = patient(RDBStorage.set_trial_intermediate_value)
-    set_trial_user_attr = patient(RDBStorage.set_trial_user_attr)
-    set_trial_system_attr = patient(RDBStorage.set_trial_system_attr)
+    set_trial_user_attr = patient(quick()(RDBStorage.set_trial_user_attr))
+    set_trial_system_attr = patient(quick()(RDBStorage.set_trial_system_attr))
     get_trial_user_attrs = patient(RDBStorage.get_trial_user_attrs)
     get_trial_system_attrs = patient(RDBStorage.get_trial_system_attrs)
     get_trial_id_from_study_id_trial_number = patient(RDBStorage.get_trial_id_from_study_id_trial_number)
-    get_trial = patient(RDBStorage.get_trial)
-    _get_trials = patient(RDBStorage._get_trials)
     _get_best_trial_id = patient(RDBStorage._get_best_trial_id)

@@ -16,7 +16,8 @@ Result = TypeVar("Result")
 
 FIRST_WAIT, LONGEST_WAIT = 0.05, 5.0  # seconds
 SILENT = 2.0  # seconds of trouble that are nobody's business
-POSTGRESQL = ("08", "40", "53", "55P03", "57P")  # first letters of SQLSTATE: connection, rollback, resources, shutdown
+# First letters of SQLSTATE: connection, a transaction that took too long, rollback, resources, locks, shutdown.
+POSTGRESQL = ("08", "25P03", "25P04", "40", "53", "55P03", "57P")
 MYSQL = (1040, 1205, 1213, 2002, 2003, 2006, 2013)  # too many connections, lock wait, deadlock, no server
 
 
@@ -71,11 +72,19 @@ def reason_of(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
+def sqlstate_of(error: sqlalchemy.exc.DBAPIError) -> str:
+    """Give the five letters by which PostgreSQL says what is wrong; empty where there are none."""
+    return getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None) or ""  # psycopg2 has the latter
+
+
 def _causes(error: BaseException) -> Iterator[BaseException]:
     current: BaseException | None = error
     while current is not None:
         yield current
-        current = current.__cause__
+        cause = current.__cause__
+        if cause is None and isinstance(current, sqlalchemy.exc.PendingRollbackError):
+            cause = current.__context__  # work that went on in a transaction that had failed: the failure counts
+        current = cause
 
 
 def _is_passing(error: BaseException) -> bool:
@@ -88,8 +97,8 @@ def _is_passing(error: BaseException) -> bool:
         return False
     if error.connection_invalidated:
         return True
-    if (state := getattr(origin, "sqlstate", None)) is not None:
-        return str(state).startswith(POSTGRESQL)
+    if state := sqlstate_of(error):
+        return state.startswith(POSTGRESQL)
     if origin is not None and origin.args and isinstance(origin.args[0], int):
         return origin.args[0] in MYSQL
     # Without a code it is about the connection: nobody listens, or nobody does any more.

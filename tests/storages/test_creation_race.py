@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
+from pathlib import Path
 
 import optuna
 import pytest
-from optuna.study import Study
+import sqlalchemy
+from creation_race import PROCESSES, ROUNDS, race
+from optuna.storages._rdb.models import BaseModel
 
 from optuna_kd.storages import create_storage
-from optuna_kd.study import SETTINGS
-
-PROCESSES = 8
-CREATE = """
-import sys, time
-import optuna
-from optuna_kd.study import create_study
-time.sleep(max(0.0, float(sys.argv[2]) - time.time()))
-for round_ in range(int(sys.argv[3])):
-    url = sys.argv[1].replace("ROUND", str(round_))
-    study = create_study(storage=url, study_name="raced", load_if_exists=True)
-    print(study.user_attrs["optuna_kd"]["seed"], study.user_attrs["optuna_kd_id"])
-    study._storage._backend.engine.dispose()
-    time.sleep(max(0.0, float(sys.argv[2]) + 1.5 * (round_ + 1) - time.time()))
-"""
-ROUNDS = 10
-
-
-def settings(url: str) -> Study:
-    return optuna.load_study(study_name="raced", storage=create_storage(url))
+from optuna_kd.study import SETTINGS, create_study
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
@@ -42,19 +23,28 @@ def test_one_creates_and_the_others_find(kind: str, tmp_path, request: pytest.Fi
         server = request.getfixturevalue("server")
         urls = [server.create_database("race") for _ in range(ROUNDS)]
         url = urls[0].replace("/race0", "/raceROUND")
-    start = str(time.time() + 12)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", CREATE, url, start, str(ROUNDS)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for _ in range(PROCESSES)
-    ]  # fmt: skip
-    answers = [process.communicate(timeout=240) for process in processes]
-    failed = [error[-1500:] for process, (_, error) in zip(processes, answers, strict=True) if process.returncode]
+    failed, seen = race(url)
     assert failed == []
-    seen = [out.splitlines() for out, _ in answers]
     for round_, here in enumerate(urls):
-        stored = settings(here).user_attrs
+        stored = optuna.load_study(study_name="raced", storage=create_storage(here)).user_attrs
         expected = f"{stored[SETTINGS]['seed']} {stored['optuna_kd_id']}"
         assert [lines[round_] for lines in seen] == [expected] * PROCESSES
+
+
+def test_a_program_without_our_lock_creates_too(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/kd.db"
+    others: list[str] = []
+
+    def create_first(*_: object, **__: object) -> None:
+        # SQLAlchemy has looked for the tables, found none, and is about to create them.
+        if not others:
+            others.append("of another program")
+            optuna.create_study(storage=url, study_name=others[0])
+
+    sqlalchemy.event.listen(BaseModel.metadata, "before_create", create_first)
+    try:
+        create_study(storage=url, study_name="ours")
+    finally:
+        sqlalchemy.event.remove(BaseModel.metadata, "before_create", create_first)
+    assert others
+    assert optuna.get_all_study_names(url) == ["of another program", "ours"]

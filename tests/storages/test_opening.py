@@ -14,7 +14,7 @@ from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from optuna_kd.storages import StorageError, create_storage, retire_trial, show_storage
+from optuna_kd.storages import StorageError, create_storage, open_to_read, retire_trial, show_storage
 from optuna_kd.study import create_study, load_study, optimize, space_of
 
 pytestmark = [
@@ -84,6 +84,17 @@ def test_a_database_in_memory_serves_several_threads(url: str) -> None:
         ("postgresql//me:secret@host/kd", "Cannot read the storage"),
         ("postgresql//me:secret/or:secret@or@host/kd", r"Cannot read the storage 'postgresql//me:\*\*\*@host/kd'"),
         ("postgresql://me:secret@host:port/kd", "Cannot read the storage"),
+        ("kd.db?token=secret&a=1", r"Cannot read the storage 'kd.db\?token=\*\*\*&a=1'"),
+        (
+            "postgresql+psycopg://me:s@secret@127.0.0.1:1/kd",
+            r"'postgresql\+psycopg://\*\*\*@127.0.0.1:1/kd'.*write @ as %40",
+        ),
+        (
+            "postgresql+psycopg://me:s@x/secret@127.0.0.1:1/kd",
+            r"'postgresql\+psycopg://\*\*\*@127.0.0.1:1/kd'.*/ as %2F",
+        ),
+        ("mysql+pymysql://me:s@secret@host/kd?pwd=secret", r"'mysql\+pymysql://\*\*\*@host/kd\?pwd=\*\*\*'"),
+        ("grpc://me:s@secret@host:1", r"'grpc://\*\*\*@host:1'"),
         ("nosuch://me:secret@host/kd", r"Cannot open the storage nosuch://me:\*\*\*@host/kd"),
         ("mysql+nosuchdriver://me:secret@host/kd", "Cannot open the storage mysql"),
         ("postgresql+psycopg://me:secret@127.0.0.1:1/kd", r"Cannot open the storage postgresql\+psycopg://me:\*\*\*@"),
@@ -166,6 +177,34 @@ def test_postgresql(postgres: str) -> None:
     with pytest.raises(StorageError, match="nosuchbase") as caught:
         create_storage(re.sub(r"/kd\d+\?", "/nosuchbase?", postgres))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["sqlite:///file:x.db?uri=true", "sqlite:///file:x.db", "sqlite:///x.db?uri=true"])
+def test_uris_of_sqlite_are_refused_and_leave_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for opened in (create_storage, open_to_read):
+        with pytest.raises(StorageError, match=r"Write a plain path: sqlite:///x\.db\.$"):
+            opened(url)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["password", "pwd", "PassWd", "token", "auth_token", "secret", "sslpassword", "apikey"]
+)
+def test_secrets_among_the_parameters_are_hidden(name: str) -> None:
+    shown = show_storage(f"postgresql+psycopg://host/kd?{name}=hidden&sslmode=require")
+    assert "hidden" not in shown
+    assert "sslmode=require" in shown
+
+
+def test_at_signs_elsewhere_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "ann@home").mkdir()
+    for scheme in ("sqlite", "journal"):
+        create_storage(f"{scheme}:///{tmp_path}/ann@home/kd.{scheme}")
+    for url in ("postgresql://ann%40home:s%40t@host/kd", "postgresql://ann@home:x@host/kd"):
+        assert show_storage(url).endswith(":***@host/kd")
 
 
 def test_a_storage_is_shown_without_its_password(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_a_retired_trial_comes_again_with_everything_it_had(study: optuna.Study)
     assert claim_trial(study, 1) is None
 
 
-def test_a_trial_is_run_again_ten_times(study: optuna.Study) -> None:
+def test_a_trial_is_run_again_ten_times(study: optuna.Study, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(RETRIES + 1):
         trial = claim_trial(study, 1)
         assert trial is not None
@@ -124,7 +124,36 @@ def test_a_trial_is_run_again_ten_times(study: optuna.Study) -> None:
     assert [trial.state for trial in study.trials] == [TrialState.FAIL] * (RETRIES + 1)
     new = claim_trial(study, 1)
     assert new is not None
-    assert original_number(study.trials[new.number]) == new.number
+    assert new.number == RETRIES + 1
+    assert original_number(study.trials[new.number]) == 1
+    assert "Trial 10 is given up: it was interrupted 11 times" in caplog.text
+
+
+def test_being_told_to_stop_is_no_reason_to_give_a_trial_up(study: optuna.Study) -> None:
+    for number in range(3 * RETRIES):
+        trial = claim_trial(study, 1)
+        assert trial is not None
+        assert trial.number == number
+        assert original_number(study.trials[number]) == 0
+        retire_trial(study, study.trials[number], stopped=True)
+    for _ in range(RETRIES):
+        assert claim_trial(study, 1) is not None
+        retire_trial(study, study.trials[-1])
+    assert claim_trial(study, 1) is not None
+    assert original_number(study.trials[-1]) == 0
+
+
+def test_a_number_is_what_it_would_be_if_nobody_had_been_interrupted(study: optuna.Study) -> None:
+    claimed = [claim_trial(study, 9) for _ in range(3)]
+    assert all(claimed)
+    study.enqueue_trial({"x": 0.5})
+    for number in (1, 0):
+        retire_trial(study, study.trials[number])
+    study.enqueue_trial({"x": 0.75})
+    while (trial := claim_trial(study, 8)) is not None:
+        claimed.append(trial)
+    # Rows: three that began, one in the queue, the second and the first of them again, one in the queue, the others.
+    assert [original_number(trial) for trial in study.trials] == [0, 1, 2, 3, 1, 0, 4, 5, 6, 7]
 
 
 def run(code: str, *arguments: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +18,8 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 from proxy_server import free_port, start_proxy
 
-from optuna_kd.storages import StorageError, claim_trial, create_storage, retire_lost_trials, serve
+from optuna_kd.storages import StorageError, claim_trial, create_storage, opening, retire_lost_trials, serve
+from optuna_kd.storages import proxy as proxy_module
 from optuna_kd.study import create_study, optimize, space_of
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
@@ -82,11 +85,64 @@ def test_it_listens_to_this_machine_alone_and_says_so(tmp_path: Path) -> None:
         addresses = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
         listening = re.findall(rf"\s([0-9A-F]+):{port:04X}\s[0-9A-F]+:0000\s0A\s", addresses)
         assert listening in (["0100007F"], ["0000000000000000FFFF00000100007F"])  # 127.0.0.1, also as IPv6
+        assert server.stdout is not None
+        said = [next(line for line in server.stdout if line.startswith(word)) for word in ("Serving", "Reach")]
     finally:
         server.kill()
-        said, _ = server.communicate()
-    assert f"as grpc://127.0.0.1:{port}" in said
-    assert "this machine alone" in said
+        server.communicate()
+    assert f"as grpc://127.0.0.1:{port}" in said[0]
+    assert "this machine alone" in said[1]
+
+
+def test_a_port_has_one_proxy(proxy: str, tmp_path: Path) -> None:
+    port = int(proxy.rpartition(":")[2])
+    second = start_proxy(f"sqlite:///{tmp_path / 'other.db'}", port)
+    try:
+        said, _ = second.communicate(timeout=60)
+    finally:
+        second.kill()
+    assert second.returncode == 2
+    (line,) = said.splitlines()  # not that it serves
+    assert (
+        line
+        == f"Error: Port {port} of 127.0.0.1 is taken, perhaps by another proxy. Choose another one: --port {port + 1}."
+    )
+    with pytest.raises(StorageError, match=rf"Port {port} of 0\.0\.0\.0 is taken"):
+        serve(create_storage(f"sqlite:///{tmp_path / 'other.db'}"), host="0.0.0.0", port=port)
+
+
+def test_an_address_that_is_not_ours(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"Cannot listen on 192\.0\.2\.1, port 13000: .*\(--host\)"):
+        serve(create_storage(f"sqlite:///{tmp_path / 'kd.db'}"), host="192.0.2.1")
+
+
+def test_a_proxy_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxy_module, "DEADLINE", 1.0)
+    monkeypatch.setattr(opening, "PATIENCE", 2.0)
+    port = free_port()
+    server = start_proxy(f"sqlite:///{tmp_path / 'kd.db'}", port)
+    try:
+        storage = create_storage(f"grpc://127.0.0.1:{port}", patience=60)
+        assert storage.get_all_studies() == []
+        server.send_signal(signal.SIGSTOP)
+        started = time.monotonic()
+        with pytest.raises(Exception, match=r"DEADLINE_EXCEEDED|UNAVAILABLE"):
+            storage.get_all_studies()
+        assert time.monotonic() - started < 20
+        server.send_signal(signal.SIGCONT)
+        assert storage.get_all_studies() == []
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def test_what_a_proxy_lacks_is_said_once(proxy: str, caplog: pytest.LogCaptureFixture) -> None:
+    opening._tell_of_proxy.cache_clear()
+    with caplog.at_level(logging.INFO, logger="optuna_kd"):
+        create_storage(proxy)
+        create_storage(proxy)
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "optuna_kd.storages.opening"]
+    assert said.startswith(f"{proxy} is a proxy: it passes on no heartbeats")
 
 
 def test_nobody_there() -> None:
