@@ -76,6 +76,10 @@ class Choices:
         """Give the nearest positions that exist."""
         return np.clip(np.rint(positions), 0, self.children - 1)
 
+    def spread(self, shares: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Map shares, uniform in [0, 1), to positions as uniform as those that are drawn."""
+        return np.floor(shares * self.children)
+
     def children_at(self, positions: NDArray[np.float64]) -> NDArray[np.int64]:
         """Find the children that hold the positions."""
         return positions.astype(np.int64)
@@ -164,6 +168,13 @@ class Grid:
         values = np.minimum(self.low + self._indices(positions) * self.step, self.high)
         return np.log(values) if self.log else values
 
+    def spread(self, shares: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Map shares, uniform in [0, 1), to positions as uniform as those that are drawn."""
+        if not self.log:
+            return np.minimum(self.low + np.floor(shares * self.count) * self.step, self.high)
+        low, high = math.log(self.low - 0.5), math.log(self.high + 0.5)
+        return self.nearest((1 - shares) * low + shares * high)
+
     def children_at(self, positions: NDArray[np.float64]) -> NDArray[np.int64]:
         """Find the children that hold the positions."""
         indices = self._indices(positions)
@@ -235,6 +246,11 @@ class Continuous:
     def nearest(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
         """Give the nearest positions that exist."""
         return np.clip(positions, *self.bounds())
+
+    def spread(self, shares: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Map shares, uniform in [0, 1), to positions, which are uniform too."""
+        low, high = self.bounds()
+        return (1 - shares) * low + shares * high  # no difference: high - low can overflow
 
     def children_at(self, positions: NDArray[np.float64]) -> NDArray[np.int64]:
         """Find the children that hold the positions."""

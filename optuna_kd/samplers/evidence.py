@@ -39,13 +39,23 @@ def rescale(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return rewards
     known = values[finite]
     known = known / (np.abs(known).max() or 1.0)  # so that no difference overflows
-    low, high = known.min(), known.max()
+    low, high = fence(known), known.max()
+    rewards[finite] = np.clip((known - low) / (high - low), 0.0, 1.0) if high > low else 0.5
+    return rewards
+
+
+def fence(known: NDArray[np.float64]) -> float:
+    """Give the value from which down all are equally bad: see `rescale`.
+
+    Args:
+        known: Finite values, at least one, higher is better; [trials].
+    """
+    low = float(known.min())
     if len(known) >= _FENCE_AFTER:
         lower, upper = np.quantile(known, (0.25, 0.75))
         if upper > lower:
-            low = max(low, lower - _FENCE_WIDTH * (upper - lower))
-    rewards[finite] = np.clip((known - low) / (high - low), 0.0, 1.0) if high > low else 0.5
-    return rewards
+            low = max(low, float(lower - _FENCE_WIDTH * (upper - lower)))
+    return low
 
 
 def rung_ranks(reported: NDArray[np.float64], own: NDArray[np.float64]) -> NDArray[np.float64]:

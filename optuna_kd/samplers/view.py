@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -20,10 +20,11 @@ from optuna_kd.samplers.tree import Tree, path_of
 
 # Where Optuna's RetryHeartbeatStaleTrialCallback keeps the trials that it runs again, and the first of them.
 _RETRIES, _ORIGINAL = "retry_history", "failed_trial"
+_NUMBER = "optuna_kd:number"  # where `optuna_kd.storages` keeps the number that a trial goes by, behind such ones
 
 
 class DrawNumber:
-    """The number from which a trial draws: its own, or that of the interrupted one that it runs again.
+    """The number from which a trial draws: that which it would have if none had been interrupted and run again.
 
     Optuna reads the attributes of a running trial from the storage each time; here that is once a trial.
     """
@@ -35,8 +36,12 @@ class DrawNumber:
         """Give it."""
         known, key = self._known, (trial.number, trial.datetime_start)
         if known[0] != key:
-            known = self._known = key, int(trial.system_attrs.get(_ORIGINAL, trial.number))
+            known = self._known = key, _number_of(trial.system_attrs, trial.number)
         return known[1]
+
+
+def _number_of(attributes: Mapping[str, Any], own: int) -> int:
+    return int(attributes.get(_NUMBER, attributes.get(_ORIGINAL, own)))
 
 
 class TrialsView(ABC):

@@ -126,8 +126,9 @@ class UniADSSampler(GuidedSampler[Guide]):
             - option: The choice or the value; an interval of a longer range is a text.
             - visits: Finished trials that took it.
             - failures: Those of them that failed, were pruned, or stand in the lower half.
-            - weight: max(0.05, (1 + visits - failures) / (2 + visits)), to which the probability of the next random
-              draws is proportional (for an interval, also to its width).
+            - weight: max(0.05, (1 + visits - failures) / (2 + visits)).
+
+            The probability of the next random draws is proportional to it (for an interval, also to its width).
         """
         guide = Guide()
         guide.view.refresh(study)

@@ -64,6 +64,10 @@ class Inputs:
         widened = [np.pad(x.branches, ((0, 0), (0, depth - x.branches.shape[1]))) for x in (self, other)]
         return replace(self, values=np.concatenate([self.values, other.values]), branches=np.concatenate(widened))
 
+    def take(self, rows: NDArray[np.intp]) -> Inputs:
+        """Keep some rows."""
+        return replace(self, values=self.values[rows], branches=self.branches[rows])
+
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
@@ -79,6 +83,7 @@ class Kernel:
         reach: In how many differing parameters it falls by a factor e.
         relevance: r_p; [slots].
         length: Length scale of each ordered parameter, in ranges; [slots].
+        bowl: By how much a standard deviation away from the middles lowers a reward, a priori.
     """
 
     main: float
@@ -90,6 +95,7 @@ class Kernel:
     reach: float
     relevance: Array
     length: Array
+    bowl: float = BOWL
 
     @classmethod
     def typical(cls, slots: int) -> Kernel:
@@ -114,7 +120,7 @@ class Kernel:
             + self.main * total
             + self.pair * (total**2 - squares) / 2
             + prefix
-            + (BOWL * paths.bowl()) ** 2
+            + (self.bowl * paths.bowl()) ** 2
         )
 
     def against(self, paths: Inputs) -> Covariance:
@@ -147,7 +153,7 @@ class Covariance:
         self._shared_choices = np.array(columns).reshape(len(columns), 2 * len(fixed))
         self._places = np.where(np.isnan(fixed.values[:, self._ordered]), -FAR, fixed.values[:, self._ordered])
         self._active = ~np.isnan(fixed.values)
-        self._bowl = BOWL**2 * fixed.bowl()
+        self._bowl = kernel.bowl**2 * fixed.bowl()
         # Each branch of the fixed paths, one path that takes it, and how deep any two paths go together.
         there = fixed.branches != 0
         self._branches, first = np.unique(fixed.branches[there], return_index=True)
@@ -206,9 +212,9 @@ class Covariance:
         return self._weights[np.minimum(together, depths[:, None])]
 
 
-def prior_mean(paths: Inputs) -> Array:
+def prior_mean(paths: Inputs, bowl: float = BOWL) -> Array:
     """Give the prior mean of each path."""
-    return -BOWL * paths.bowl()
+    return -bowl * paths.bowl()
 
 
 def matern(distance: Array, length: float) -> Array:

@@ -31,12 +31,19 @@ def fit(seen: Inputs, rewards: Array) -> Kernel:
 
 
 class Likelihood:
-    """Negative log posterior of the logarithms of a kernel's weights, and its gradient."""
+    """Negative log posterior of the logarithms of a kernel's weights, and its gradient.
 
-    def __init__(self, seen: Inputs, rewards: Array) -> None:
+    Args:
+        seen: Observed paths; [observations].
+        rewards: Mean 0 and variance 1; [observations].
+        bowl: That of the kernel, which is given, not fitted.
+    """
+
+    def __init__(self, seen: Inputs, rewards: Array, bowl: float = BOWL) -> None:
         count, slots = seen.values.shape
-        self.rewards, self.count, self.slots = rewards - prior_mean(seen), count, slots
-        self.constant = CONSTANT + BOWL**2 * np.outer(seen.bowl(), seen.bowl())
+        self.bowl = bowl
+        self.rewards, self.count, self.slots = rewards - prior_mean(seen, bowl), count, slots
+        self.constant = CONSTANT + bowl**2 * np.outer(seen.bowl(), seen.bowl())
         self.ordered = [int(slot) for slot in np.flatnonzero(seen.ordered)]
         self.distances, self.same = {}, np.zeros((slots, count, count))
         for slot in range(slots):
@@ -72,7 +79,7 @@ class Likelihood:
         length = np.ones(self.slots)
         length[self.ordered] = np.exp(logs[len(_SCALARS) + self.slots :])
         relevance = np.exp(logs[len(_SCALARS) : len(_SCALARS) + self.slots])
-        return Kernel(main, pair, prefix, float(expit(logs[4])), noise, full, reach, relevance, length)
+        return Kernel(main, pair, prefix, float(expit(logs[4])), noise, full, reach, relevance, length, self.bowl)
 
     def __call__(self, logs: Array) -> tuple[float, Array]:
         """Give the negative log posterior and its gradient."""

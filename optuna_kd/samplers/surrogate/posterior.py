@@ -33,12 +33,14 @@ class Posterior:
         factor = np.linalg.cholesky(matrix)
         root = solve_triangular(factor, np.eye(len(seen)), lower=True, check_finite=False)
         self._precision = root.T @ root
-        self._weights = self._precision @ (rewards - prior_mean(seen))
-        self.expected = prior_mean(seen) + covariance @ self._weights  # posterior means of the observed paths
+        self._weights = self._precision @ (rewards - prior_mean(seen, kernel.bowl))
+        self.expected = (
+            prior_mean(seen, kernel.bowl) + covariance @ self._weights
+        )  # posterior means of the observed paths
 
     def __call__(self, paths: Inputs) -> tuple[Array, Array]:
         """Give mean and standard deviation of the noise-free reward of each path; [paths] each."""
         covariance = self._covariance(paths)
         explained = np.einsum("ij,ij->i", covariance @ self._precision, covariance)
         variance = self.kernel.variances(paths) - explained
-        return prior_mean(paths) + covariance @ self._weights, np.sqrt(np.maximum(variance, 1e-12))
+        return prior_mean(paths, self.kernel.bowl) + covariance @ self._weights, np.sqrt(np.maximum(variance, 1e-12))

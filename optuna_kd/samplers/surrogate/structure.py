@@ -51,6 +51,7 @@ class _Test:
 
 
 Example = tuple[int, int, int]  # trial, its row in the log, depth
+Fulfil = Callable[[Domain, NDArray[np.float64]], NDArray[np.float64]]
 
 
 @dataclass(slots=True)
@@ -85,6 +86,10 @@ class _Follow:
         return sorted(rows)
 
 
+def _nearest(domain: Domain, wishes: NDArray[np.float64]) -> NDArray[np.float64]:
+    return domain.nearest(wishes)
+
+
 class Structure:
     """The decision trees of all parameters.
 
@@ -112,13 +117,21 @@ class Structure:
         if ended:
             self._after.setdefault(last, _Follow()).add((number, row, len(path)), END)
 
-    def walk(self, wishes: NDArray[np.float64], fixed: Sequence[Step], first: Successor | None = None) -> Paths:
+    def walk(
+        self,
+        wishes: NDArray[np.float64],
+        fixed: Sequence[Step],
+        first: Successor | None = None,
+        *,
+        fulfil: Fulfil = _nearest,
+    ) -> Paths:
         """Follow the structure from the end of a path, and take each value from `wishes` on the way.
 
         Args:
             wishes: A position for every slot, used where the path comes to it; [paths, slots].
             fixed: The path so far.
             first: What comes next, where that is known.
+            fulfil: What a domain makes of wishes; without it they are positions, and the nearest that exist are taken.
         """
         slots = self.log.slots
         positions = np.full((len(wishes), len(slots)), np.nan)
@@ -142,7 +155,7 @@ class Structure:
             fresh = np.isnan(positions[group, slot])  # a loop in what was learned ends here
             if not fresh.all():
                 group = group[fresh]
-            taken = domain.nearest(wishes[group, slot])
+            taken = fulfil(domain, wishes[group, slot])
             positions[group, slot] = taken
             if slots[slot].is_categorical:
                 branch[group] = extend(branch[group], slots[slot], taken.astype(np.int64))
