@@ -9,20 +9,21 @@ import json
 import logging
 import math
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from optuna_kd.files import remove, write_whole
 from optuna_kd.stopping import TrainingInterrupted
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1  # of the files
+VERSION = 2  # of the files
 EVERY = 60.0  # seconds of training within a rung after which its state is kept as well
 DIGEST = hashlib.sha256().digest_size  # bytes, ahead of the rest of a file
 
@@ -102,8 +103,7 @@ class Checkpoint:
 
     def _delete(self) -> None:
         if self.file is not None:
-            with contextlib.suppress(OSError):
-                self.file.unlink(missing_ok=True)
+            remove(self.file)
 
     def _write(self, state: Callable[[], dict[str, Any]]) -> None:
         if self.file is None or self._refused:
@@ -111,31 +111,25 @@ class Checkpoint:
         buffer = io.BytesIO()
         torch.save({"identity": self._identity(), "state": state()}, buffer)
         content = buffer.getvalue()
-        partial: Path | None = None
         try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
             others = sum(file.stat().st_size for file in self.file.parent.glob("*.ckpt") if file != self.file)
             if others + len(content) > self.limit:
                 raise OSError(f"the limit of {self.limit / 2**30:.1f} GiB for all checkpoints is reached")
-            with tempfile.NamedTemporaryFile(dir=self.file.parent, suffix=".partial", delete=False) as writing:
-                partial = Path(writing.name)
-                writing.write(hashlib.sha256(content).digest())
-                writing.write(content)
-            partial.replace(self.file)  # complete or not at all
+            write_whole(self.file, hashlib.sha256(content).digest() + content)
         except OSError as error:
             self._refused = True
-            logger.warning(
-                "No checkpoints are kept in %s (%s): an interrupted training starts over.", self.file.parent,
-                error.strerror or error,
-            )  # fmt: skip
-            if partial is not None:
-                partial.unlink(missing_ok=True)
+            _warn(self.file.parent, error.strerror or str(error))
         self._written = time.monotonic()
 
     def _identity(self) -> str:
         # Another torch may round otherwise.
         described = {"version": VERSION, "torch": torch.__version__, **self.identity}
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+@cache  # once, and not for every trial
+def _warn(folder: Path, reason: str) -> None:
+    logger.warning("No checkpoints are kept in %s (%s): an interrupted training starts over.", folder, reason)
 
 
 def checkpoint_file(folder: Path, *parts: object) -> Path:

@@ -49,6 +49,7 @@ def join_ranks() -> Iterator[Ranks]:
     assert isinstance(decisions, dist.ProcessGroup)  # of all processes, so of this one
     try:
         yield ManyRanks(decisions)
+        dist.barrier(decisions)  # who ends first would end the meeting point under the others, which can abort them
     finally:
         dist.destroy_process_group(decisions if started else None)
 

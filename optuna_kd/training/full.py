@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import statistics
 import time
@@ -14,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from optuna_kd.cards import MethodResult, RecipeCard, TaskFacts, protocol_of, save_card
+from optuna_kd.files import write_whole
 from optuna_kd.models import create_student, unwrap
 from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig
 from optuna_kd.seeds import derive_seed
@@ -21,6 +24,7 @@ from optuna_kd.training.checkpoint import NO_CHECKPOINT, Checkpoint
 from optuna_kd.training.evaluation import accuracy
 from optuna_kd.training.offline import TeacherKnowledge, store_affordable
 from optuna_kd.training.ranks import ALONE, Ranks
+from optuna_kd.training.selection import Selection
 from optuna_kd.training.task import ImageClassification
 from optuna_kd.training.together import Attempt, learn_alone, next_rung
 from optuna_kd.training.trainer import StudentTraining
@@ -37,6 +41,8 @@ class FullRun:
         cross_entropy: On the validation data, in nats; None for a training that was rejected.
         cka: Of student and teacher on the validation data; None likewise.
         seconds: Wall-clock time of the training.
+        selected_epoch: The one with the best validation accuracy (`Selection`); None for a training that was rejected.
+        selected_test_accuracy: Of the student of that epoch; None without test data.
     """
 
     seed: int
@@ -45,6 +51,8 @@ class FullRun:
     cross_entropy: float | None
     cka: float | None
     seconds: float
+    selected_epoch: int | None = None
+    selected_test_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -77,10 +85,37 @@ class DistillResult:
         spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
         return f"{self.recipe}: {part} accuracy {100 * statistics.fmean(values):.2f}{spread} % over {len(values)} seeds"
 
+    def to_card(self, name: str = "") -> RecipeCard:
+        """Give the recipe card; `name` says which run it is of.
+
+        Raises:
+            ValueError: If this was not made by `distill`, so that nothing is known of the task.
+        """
+        if "facts" not in self.card:
+            raise ValueError("This result does not say what it was trained on; those of distill do.")
+        described, knowledge = self.card["task"], self.card["knowledge"]
+        validation = tuple(run.val_accuracy for run in self.runs)
+        tested = tuple(self.test_accuracies)
+        selected = tuple(run.selected_test_accuracy for run in self.runs if run.selected_test_accuracy is not None)
+        return RecipeCard(
+            recipe=self.recipe,
+            task=TaskFacts.from_dict(self.card["facts"]),
+            teacher_accuracy=self.card["teacher_accuracy"],
+            protocol=protocol_of(described, epochs=self.epochs, knowledge=knowledge),
+            part="test" if tested else "validation",
+            result=MethodResult(
+                "distill",
+                str(dataclasses.replace(self.recipe, student=None)),
+                tested or validation,
+                validation,
+                selected,
+            ),
+            study=name,
+        )
+
     def save(self, directory: str | Path) -> Path:
-        """Write `student.pt` (a plain `state_dict`), `recipe.json` and `summary.json`; return the folder."""
+        """Write `student.pt` (a plain `state_dict`), `recipe.json`, `summary.json` and the card; return the folder."""
         folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
         save_student(self.student.state_dict(), folder / "student.pt")
         self.recipe.save(folder / "recipe.json")
         summary = {
@@ -89,7 +124,9 @@ class DistillResult:
             "epochs": self.epochs,
             "runs": list(map(asdict, self.runs)),
         }
-        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        write_whole(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+        if "facts" in self.card:
+            save_card(self.to_card(folder.resolve().name), folder)
         return folder
 
 
@@ -150,7 +187,14 @@ def distill(
     assert best is not None
     if recipe.student is not None and not is_chosen and not _is_model(recipe.student, task, best):
         recipe = dataclasses.replace(recipe, student=None)  # it was found for another student
-    card = {"task": task.describe(), "layers": task.layers(), **student_card(task)}
+    card = {
+        "task": task.describe(),
+        "layers": task.layers(),
+        **student_card(task),
+        "facts": task.facts().to_dict(),
+        "teacher_accuracy": accuracy(task, task.teacher, "val"),
+        "knowledge": knowledge.mode if knowledge is not None else "online",
+    }
     return DistillResult(recipe, epochs, tuple(runs), best, card)
 
 
@@ -213,26 +257,36 @@ def attempt_student(
     schedule = ProxyConfig(epochs=epochs, rungs=(epochs,))
     seed = derive_seed(seed, "full", index)
     checkpoint = checkpoint if ranks.leads else NO_CHECKPOINT
+    selection = Selection(task, epochs, ranks)
     with checkpoint.until_the_end():
         training = StudentTraining(
-            task, recipe, schedule, seed=seed, knowledge=knowledge, checkpoint=checkpoint, ranks=ranks
-        )
+            task, recipe, schedule, seed=seed, knowledge=knowledge, checkpoint=checkpoint, ranks=ranks,
+            selection=selection,
+        )  # fmt: skip
         rung = yield from next_rung(training.lessons())
     assert rung is not None  # its one and only
     seconds = time.perf_counter() - started
     training.observer.close()
-    test = ranks.agree(lambda: accuracy(task, training.student, "test")) if task.test_set is not None else None
-    metrics = rung.metrics
-    run = FullRun(index, metrics.accuracy, test, metrics.cross_entropy, metrics.cka, round(seconds, 3))
-    return run, unwrap(training.student)
+    student, metrics = unwrap(training.student), rung.metrics
+    test = selected_test = None
+    if task.test_set is not None:  # read once, for both students
+        test = ranks.agree(lambda: accuracy(task, student, "test"))
+        selected_test = test
+        if selection.epoch != epochs:
+            selected_test = ranks.agree(lambda: accuracy(task, selection.student(student), "test"))
+    run = FullRun(
+        index, metrics.accuracy, test, metrics.cross_entropy, metrics.cka, round(seconds, 3), selection.epoch,
+        selected_test,
+    )  # fmt: skip
+    return run, student
 
 
 def save_student(state: dict[str, Tensor], path: Path) -> None:
     """Write a plain `state_dict`, on the CPU and in the default memory layout, atomically."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    partial = path.with_suffix(".partial")
-    torch.save(plain, partial)
-    partial.replace(path)
+    buffer = io.BytesIO()  # to a file torch writes with errors of its own where the disk is full
+    torch.save(plain, buffer)
+    write_whole(path, buffer.getvalue())
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:

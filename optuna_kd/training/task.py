@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from optuna_kd.cards import DataFacts, NetworkFacts, TaskFacts
 from optuna_kd.data import (
     AUGMENTATIONS,
     ImageSet,
@@ -26,7 +27,7 @@ from optuna_kd.data import (
     make_resident,
     stratified_split,
 )
-from optuna_kd.models import check_input, checksum, evaluating, find_layer, student_label, unwrap
+from optuna_kd.models import check_input, checksum, count_parameters, evaluating, find_layer, student_label, unwrap
 from optuna_kd.models.knowledge import FrozenTeacher, Observer, TappedLayer, logits_of
 from optuna_kd.recipe import Recipe, StudentConfig
 from optuna_kd.registry import suggest_name
@@ -67,8 +68,9 @@ class ImageClassification:
         optimizer: "sgd" (Nesterov momentum 0.9) or "adamw".
         lr: Peak learning rate; each cosine cycle starts there.
         weight_decay: L2 penalty.
-        teacher_layer, student_layer: Names of the modules whose output maps [N, C, H, W] are compared; None
-            finds them by a dry run (the last block that is at least 4x4; see `layers`).
+        teacher_layer: Name of the teacher's module whose output maps [N, C, H, W] are compared; None finds it by a
+            dry run (the last block that is at least 4x4; see `layers`).
+        student_layer: Name of the student's, likewise.
         val_share: The part of `train` that becomes `val` when there is none; in (0, 1).
         views: Augmented versions of each image whose teacher outputs are stored; epoch e shows view
             e mod `views`. Without augmentation there is one.
@@ -77,6 +79,8 @@ class ImageClassification:
             the network gain from it, see `choose_precision`. Weights, losses, scores and stored knowledge are float32.
         deterministic: Use deterministic algorithms wherever torch has them, and float32.
         student_name: Name of the student in tables and recipe files; None takes it from its class.
+        teacher_name: Name of the teacher in recipe cards; None likewise.
+        data_name: Name of the data set in recipe cards.
         cache_dir: Folder in which decoded images of data sets are kept for the next time, see `as_image_set`.
 
     Raises:
@@ -106,6 +110,8 @@ class ImageClassification:
         precision: str = "auto",
         deterministic: bool = False,
         student_name: str | None = None,
+        teacher_name: str | None = None,
+        data_name: str = "data",
         cache_dir: str | Path | None = None,
     ) -> None:
         if not isinstance(teacher, nn.Module):
@@ -128,6 +134,7 @@ class ImageClassification:
         self.precision, self.deterministic = precision, deterministic
         self.precision_of(teacher)  # a wrong one is refused here
         self._student_factory = student
+        self.teacher_name, self.data_name = teacher_name or type(unwrap(teacher)).__name__, data_name
 
         self.train_set = as_image_set(train, cache_dir=cache_dir)
         self.test_set = as_image_set(test, cache_dir=cache_dir) if test is not None else None
@@ -296,6 +303,19 @@ class ImageClassification:
             "preprocessing": self.preprocessing(),
             "optimizer": f"{self.optimizer} lr={self.lr:g} wd={self.weight_decay:g} batch={self.batch_size}",
         }
+
+    def facts(self) -> TaskFacts:
+        """Say what is distilled, for recipe cards and for comparing tasks."""
+        test = 0 if self.test_set is None else len(self.test_set)
+        data = DataFacts(
+            self.data_name, self.num_classes, self.image_shape, len(self.train_set), len(self.val_set), test
+        )
+        teacher = NetworkFacts(self.teacher_name, count_parameters(self.teacher), self.teacher_layer.shape)
+        if self.is_open:
+            return TaskFacts(data, teacher, NetworkFacts(self.student_name))
+        return TaskFacts(
+            data, teacher, NetworkFacts(self.student_name, self.student_parameters, self.student_layer.shape)
+        )
 
     def _place(self, teacher: nn.Module) -> None:
         self.train_set = make_resident(self.train_set, self.device)

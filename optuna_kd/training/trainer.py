@@ -31,6 +31,7 @@ from optuna_kd.training.proxy import proxy_images, proxy_student
 from optuna_kd.training.randomness import seeded
 from optuna_kd.training.ranks import ALONE, Ranks
 from optuna_kd.training.rejection import LossRejected
+from optuna_kd.training.selection import Selection
 from optuna_kd.training.sparse import SparseWeights
 from optuna_kd.training.task import ImageClassification
 from optuna_kd.training.teacher_answers import prepare_view
@@ -56,6 +57,7 @@ class StudentTraining:
         checkpoint: Where its state is kept, to go on from there when it is interrupted.
         ranks: The processes that train this student together, each with a slice of every batch (`join_ranks`). They
             are given the same, and rank 0 keeps the checkpoint.
+        selection: Told of every epoch; None for proxies, which end at their last one.
 
     Raises:
         optuna_kd.distillers.InvalidChainError: If the distiller cannot be built on these maps.
@@ -72,7 +74,9 @@ class StudentTraining:
         knowledge: TeacherKnowledge | None = None,
         checkpoint: Checkpoint = NO_CHECKPOINT,
         ranks: Ranks = ALONE,
+        selection: Selection | None = None,
     ) -> None:
+        self.selection = selection
         self.task, self.proxy, self.seed, self.ranks = task, proxy, seed, ranks
         self.checkpoint = checkpoint if ranks.leads else NO_CHECKPOINT
         config = recipe.distiller
@@ -168,6 +172,8 @@ class StudentTraining:
                         f"guessing has {math.log(self.task.num_classes):.3g}"
                     )
                 self._epochs = epoch + 1
+                if self.selection is not None:
+                    self.selection.after_epoch(self.student, self._epochs)
                 if self._epochs < end:
                     self._after_epoch(at_rung=False)
             metrics = self.evaluate()
@@ -191,6 +197,7 @@ class StudentTraining:
             "distiller": self.distiller.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "sparse": self.sparse.state_dict() if self.sparse is not None else None,
+            "selection": self.selection.state_dict() if self.selection is not None else None,
             "epochs": self._epochs,
             "steps": self._steps,
             "pieces": self.pieces,
@@ -204,6 +211,8 @@ class StudentTraining:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.sparse is not None:
             self.sparse.load_state_dict(state["sparse"])
+        if self.selection is not None:
+            self.selection.load_state_dict(state["selection"])
         self._epochs, self._steps, self.pieces = state["epochs"], state["steps"], state["pieces"]
         self._first = dict(state["first"])
 

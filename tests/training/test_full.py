@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from optuna_kd.cards import load_card
 from optuna_kd.models import checksum, load_weights
 from optuna_kd.recipe import Recipe
 from optuna_kd.training import (
@@ -91,7 +92,9 @@ def test_the_summary_line() -> None:
 
 def test_files_load_into_a_fresh_student(task: ImageClassification, result: DistillResult, tmp_path: Path) -> None:
     folder = result.save(tmp_path / "runs" / "r56-r20")
-    assert sorted(path.name for path in folder.iterdir()) == ["recipe.json", "student.pt", "summary.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "card.json", "card.md", "recipe.json", "student.pt", "summary.json",
+    ]  # fmt: skip
     state = torch.load(folder / "student.pt", weights_only=True)
     assert type(state) in (dict, type(result.student.state_dict()))
     assert all(tensor.is_contiguous() and tensor.device.type == "cpu" for tensor in state.values())
@@ -108,6 +111,39 @@ def test_files_load_into_a_fresh_student(task: ImageClassification, result: Dist
     assert summary["layers"] == task.layers()
     assert summary["recipe"] == str(KD)
     assert [run["test_accuracy"] for run in summary["runs"]] == result.test_accuracies
+
+
+def test_a_card_says_what_was_trained_on_what(task: ImageClassification, result: DistillResult, tmp_path: Path) -> None:
+    card = load_card(result.save(tmp_path / "mine"))
+    assert (card.recipe, card.task, card.study, card.method) == (KD, task.facts(), "mine", "distill")
+    assert card.result.accuracies == tuple(result.test_accuracies)
+    assert card.result.validation == tuple(run.val_accuracy for run in result.runs)
+    assert card.protocol == {**task.describe(), "epochs": 2, "knowledge": "replay"}
+    assert card.teacher_accuracy == accuracy(task, task.teacher, "val")
+    assert (card.outcome, card.verdict, card.controls, card.part) == ("not compared", "", (), "test")
+
+
+def test_what_may_be_compared_is_told_from_what_may_not(make_task: Callable[..., Any], result: DistillResult) -> None:
+    def comparable(recipe: str = "labels", epochs: int = 2, **changes: Any) -> str:
+        return distill(make_task(**changes), recipe, epochs=epochs, seeds=1, seed=7).to_card().comparable
+
+    assert comparable() == comparable("kl@4*1") == result.to_card().comparable
+    assert len({comparable(), comparable(epochs=1), comparable(views=1), comparable(batch_size=16)}) == 4
+
+
+def test_names_are_for_cards_alone(make_task: Callable[..., Any]) -> None:
+    named = make_task(teacher_name="my teacher", data_name="my digits")
+    facts = named.facts()
+    assert (facts.teacher.name, facts.data.name, facts.data.train) == ("my teacher", "my digits", 160)
+    assert (facts.student.parameters, facts.student.layer) == (named.student_parameters, (16, 4, 4))
+    assert named.describe() == make_task().describe()
+
+
+def test_without_a_task_there_is_no_card(tmp_path: Path) -> None:
+    result = DistillResult(KD, 2, (FullRun(0, 0.5, None, 1.0, 0.5, 1.0),), torch.nn.Identity())
+    with pytest.raises(ValueError, match="does not say what it was trained on"):
+        result.to_card()
+    assert not (result.save(tmp_path) / "card.json").exists()
 
 
 def test_the_student_is_left_without_hooks_and_adapters(task: ImageClassification, result: DistillResult) -> None:

@@ -41,7 +41,8 @@ def set_ampere(monkeypatch: pytest.MonkeyPatch, capability: int) -> None:
     ("name", "expected"),
     [
         ("resnet8", "bfloat16"),
-        ("resnet8x0.5", "float32"),  # 8 channels
+        ("resnet8x0.5", "bfloat16"),  # 8 channels in the first half
+        ("resnet8x0.25", "float32"),  # 16 in the last alone
         ("wrn_16_1", "bfloat16"),
         ("vgg8", "bfloat16"),
         ("mobilenetv2", "float32"),  # filters each channel by itself
