@@ -17,6 +17,7 @@ POWER = 0.8
 LEAST_FOR_WILCOXON = 6  # pairs: with five its two-sided p-value cannot go below 0.06
 LEAST_FOR_BOOTSTRAP = 10  # pairs: from fewer, resampled means are far too sure of themselves
 RESAMPLES = 10_000
+_ROUNDING = 1e-12  # of the largest value: less than that between two differences is nothing but rounding
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,12 @@ def compare(values: Sequence[float], others: Mapping[str, Sequence[float]]) -> d
     for name, other in others.items():
         if len(other) != n:
             raise ValueError(f"A paired test needs equally many values; got {n} and {len(other)} for {name!r}.")
-        pairs[name] = np.asarray(values, dtype=float) - np.asarray(other, dtype=float)
+        pairs[name] = _paired(np.asarray(values, dtype=float), np.asarray(other, dtype=float))
     p_values = {name: _paired_p(differences) for name, differences in pairs.items()}
     adjusted = holm(p_values)
     found = {}
     for name, differences in pairs.items():
-        sd = float(differences.std(ddof=1)) if n > 1 else math.nan
+        sd = _spread(differences) if n > 1 else math.nan
         found[name] = Comparison(
             name,
             float(differences.mean()),
@@ -113,23 +114,28 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     values = np.asarray(values, dtype=float)
     if len(values) < 2:
         return -math.inf, math.inf
-    reach = stats.t.ppf(1 - ALPHA / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    reach = stats.t.ppf(1 - ALPHA / 2, len(values) - 1) * _spread(values) / math.sqrt(len(values))
     return float(values.mean() - reach), float(values.mean() + reach)
 
 
 def wilcoxon_p(differences: Sequence[float] | np.ndarray) -> float | None:
     """Two-sided p-value of Wilcoxon's signed-rank test; None for fewer than 6 pairs, 1 where no pair differs.
 
-    By permuting the signs, all of them up to 13 pairs, because tables know no ties, and accuracies counted in whole
-    images have many. Pairs that do not differ keep their ranks (Pratt 1959): they are evidence against a difference.
+    Over all signs that the differences could have, exactly for any number of pairs, because tables know no ties, and
+    accuracies counted in whole images have many. Pairs that do not differ keep their ranks (Pratt 1959): they are
+    evidence against a difference.
     """
     differences = np.asarray(differences, dtype=float)
     if len(differences) < LEAST_FOR_WILCOXON:
         return None
     if not differences.any():
         return 1.0
-    permuted = stats.PermutationMethod(n_resamples=RESAMPLES, rng=np.random.default_rng(0))
-    return float(stats.wilcoxon(differences, zero_method="pratt", method=permuted).pvalue)
+    doubled = np.rint(2 * stats.rankdata(np.abs(differences))).astype(int)  # those of ties end in a half
+    chances = np.ones(1)  # of each sum of the positive ranks, with every sign as likely as the other
+    for rank in doubled[differences != 0].tolist():
+        chances = (np.pad(chances, (0, rank)) + np.pad(chances, (rank, 0))) / 2
+    found = int(doubled[differences > 0].sum())
+    return float(min(1.0, 2 * min(chances[: found + 1].sum(), chances[found:].sum())))
 
 
 def bootstrap_interval(differences: Sequence[float] | np.ndarray) -> tuple[float, float] | None:
@@ -142,7 +148,7 @@ def bootstrap_interval(differences: Sequence[float] | np.ndarray) -> tuple[float
     n = len(differences)
     if n < LEAST_FOR_BOOTSTRAP:
         return None
-    mean, error = differences.mean(), differences.std(ddof=1) / math.sqrt(n)
+    mean, error = differences.mean(), _spread(differences) / math.sqrt(n)
     if error == 0:
         return float(mean), float(mean)
     drawn = differences[np.random.default_rng(0).integers(n, size=(RESAMPLES, n))]
@@ -198,10 +204,30 @@ def _power(noncentrality: float, n: int, alpha: float = ALPHA) -> float:
     return float(upper + lower)
 
 
+def _paired(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Give the differences, those that are alike but for rounding exactly alike: 318/360 - 317/360 is not 1/360.
+
+    Sizes and not numbers are made alike, for ranks of both signs tie as well, and so is one of nearly 0 exactly 0.
+    """
+    differences = values - others
+    known = np.abs(np.concatenate([values, others]))
+    least = _ROUNDING * known[np.isfinite(known)].max(initial=0.0)
+    sizes = np.abs(differences)
+    ordered = np.sort(np.append(sizes[np.isfinite(sizes)], 0.0))
+    firsts = ordered[np.append(True, np.diff(ordered) > least)]  # each begins a group of sizes that are alike
+    alike = np.sign(differences) * firsts[np.searchsorted(firsts, sizes, side="right") - 1]
+    return np.where(np.isfinite(differences), alike, differences)
+
+
+def _spread(values: np.ndarray) -> float:
+    """Give the standard deviation of two values at least: 0 where all are the same, of which the mean may round."""
+    return 0.0 if np.ptp(values) == 0 else float(values.std(ddof=1))
+
+
 def _paired_p(differences: np.ndarray) -> float:
     if len(differences) < 2:
         return 1.0
-    if np.ptp(differences) == 0:
+    if _spread(differences) == 0:
         # Accuracies are counted in whole images: few seeds agree by chance, and their spread cannot be estimated.
         return 1.0
     return float(stats.ttest_1samp(differences, 0.0).pvalue)

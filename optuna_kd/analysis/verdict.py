@@ -32,5 +32,16 @@ def judge(comparisons: Mapping[str, Comparison], *, same_recipe: bool = False) -
     return f"The searched recipe does not beat tuned KD beyond noise ({found}); {reach}."
 
 
+def outcome_of(tuned: Comparison, *, same_recipe: bool) -> str:
+    """Say in a word what the comparison with tuned KD comes to; one of `optuna_kd.cards.OUTCOMES`."""
+    if same_recipe:
+        return "level"
+    if tuned.n < 2:
+        return "one seed"
+    if not tuned.significant:
+        return "level"
+    return "better" if tuned.difference > 0 else "worse"
+
+
 def _better(comparison: Comparison) -> bool:
     return comparison.significant and comparison.difference > 0

@@ -13,7 +13,8 @@ table of numbers behind each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 from optuna.study import Study
@@ -24,7 +25,9 @@ from optuna_kd.analysis.table import read_table
 __all__ = [
     "plot_learning_curves",
     "plot_optimization_history",
+    "plot_option_heatmap",
     "plot_parallel_coordinate",
+    "plot_param_importances",
     "plot_pareto_front",
     "plot_rung_survival",
     "plot_search_tree",
@@ -72,6 +75,40 @@ def plot_parallel_coordinate(study: Study, *, objective: int | str | None = None
         ValueError: For an objective that the study does not have.
     """
     return figures.draw_parallel(read_table(study), objective).figure
+
+
+def plot_param_importances(
+    study: Study, *, objective: int | str | None = None, within: Mapping[str, Any] | None = None, seed: int = 0
+) -> go.Figure:
+    """Draw how much of the differences between recipes each parameter explains, conditional ones too, with intervals.
+
+    Args:
+        study: Any study; pruned trials count (see `optuna_kd.analysis.importances`).
+        objective: The place or the name of the objective; None is the first.
+        within: Options of categorical parameters, such as {"distance": "kl"}: only the branch where they hold.
+        seed: Of the random draws.
+
+    Raises:
+        ValueError: For an objective that the study does not have, and for a branch that does not exist.
+    """
+    return figures.draw_importance(read_table(study), objective, within=within, seed=seed).figure
+
+
+def plot_option_heatmap(
+    study: Study, *, objective: int | str | None = None, within: Mapping[str, Any] | None = None, seed: int = 0
+) -> go.Figure:
+    """Draw what each option of the parameters that matter is worth, over all else that can be chosen.
+
+    Args:
+        study: Any study; pruned trials count (see `optuna_kd.analysis.compare_options`).
+        objective: The place or the name of the objective; None is the first.
+        within: Options of categorical parameters, such as {"distance": "kl"}: only the branch where they hold.
+        seed: Of the random draws.
+
+    Raises:
+        ValueError: For an objective that the study does not have, and for a branch that does not exist.
+    """
+    return figures.draw_options(read_table(study), objective, within=within, seed=seed).figure
 
 
 def plot_search_tree(study: Study, *, objective: int | str | None = None) -> go.Figure:

@@ -66,6 +66,37 @@ def test_no_spread() -> None:
     assert not constant.significant
 
 
+@pytest.mark.parametrize("images", [360, 1000, 10_000, 40_960, 50_000])
+def test_a_shift_by_whole_images_has_no_spread_however_the_shares_round(images: int) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        right = rng.integers(images // 2, images - 10, size=12)
+        shift = int(rng.integers(1, 9))
+        values, others = ((right + shift) / images).tolist(), (right / images).tolist()
+        found = compare(values, {"constant": others, "itself": values})["constant"]
+        assert (found.p_value, found.adjusted, found.sd, found.detectable) == (1, 1, 0, math.inf)
+        assert found.difference == pytest.approx(shift / images)
+        assert found.interval == found.bootstrap == pytest.approx((shift / images, shift / images))
+        assert found.wilcoxon == pytest.approx(2 / 2**12)  # one sign twelve times
+
+
+def test_differences_of_whole_images_tie_in_ranks_and_others_stay_as_they_are() -> None:
+    right, shifts = np.array([260, 237, 121, 106, 316, 288, 309, 234]), np.array([1, -1, 2, 0, 2, -2, 1, 3])
+    found = compare(((right + shifts) / 360).tolist(), {"others": (right / 360).tolist()})["others"]
+    assert found.wilcoxon == wilcoxon_p(shifts)
+    assert len({abs(each) for each in found.differences}) == 4
+    assert found.p_value == pytest.approx(stats.ttest_1samp(shifts, 0).pvalue)
+    losses = [2.1e-9, 5.0e-9, 3.3e-9, 7.7e-9]
+    small = compare(losses, {"others": losses[::-1]})["others"]
+    assert small.differences == tuple(np.subtract(losses, losses[::-1]).tolist())
+
+
+def test_values_that_are_no_numbers_stay_none() -> None:
+    found = compare([0.5, math.nan, 0.7], {"others": [0.4, 0.5, 0.5]})["others"]
+    assert math.isnan(found.differences[1])
+    assert not found.significant
+
+
 def test_one_seed_says_nothing() -> None:
     found = compare([0.9], {"b": [0.5]})["b"]
     assert found.difference == pytest.approx(0.4)
@@ -148,6 +179,12 @@ def test_wilcoxon_with_ties_and_equal_pairs() -> None:
     assert wilcoxon_p([0, 0, 1, 2, 3, 4]) == pytest.approx(2 / 16)
     assert wilcoxon_p([1, 1, 1, 1, 1, 1]) == pytest.approx(2 / 64)
     assert wilcoxon_p([0.0] * 6) == 1
+
+
+def test_wilcoxon_is_exact_for_many_pairs_too() -> None:
+    differences = np.random.default_rng(0).normal(0.3, 1.0, size=40)
+    assert wilcoxon_p(differences) == pytest.approx(stats.wilcoxon(differences, method="exact").pvalue)
+    assert wilcoxon_p(np.arange(1.0, 101.0)) == pytest.approx(2 / 2**100)
 
 
 def test_wilcoxon_is_silent_where_it_can_never_speak() -> None:

@@ -209,5 +209,5 @@ def _words(panel: RungValues, medians: Mapping[str, Medians], name: str | None, 
         f"{plain(name)} = {best} has the best {what} at {word} {rung}: {number(ends[best], 3)}, "
         f"{worst} has {number(ends[worst], 3)}"
     )
-    said = ", ".join(f"{branch} {number(ends[branch])}" for branch in ordered)
-    return title, f"Median {what} at {word} {rung} by {plain(name)}: {said}."
+    said = ", ".join(f"{branch}: {number(ends[branch])}" for branch in ordered)
+    return title, f"Median {what} at {word} {rung} by the options of {plain(name)}: {said}."

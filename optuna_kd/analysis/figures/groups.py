@@ -13,6 +13,7 @@ from optuna_kd.analysis.table import TrialTable
 MOST = len(style.SERIES)
 OTHERS = "others"
 _SMALLEST, _SMALLEST_SHARE = 3, 0.05  # a smaller group says nothing of its own
+_COVERED = 0.5  # of the trials have to be in larger groups
 
 
 def telling_parameter(table: TrialTable, column: int) -> str | None:
@@ -28,7 +29,7 @@ def telling_parameter(table: TrialTable, column: int) -> str | None:
         rows = parameter.rows[finite[parameter.rows]]
         groups = [group for group in _by_option(table, name, rows) if len(group) >= _least(table)]
         used = np.array(sorted(row for group in groups for row in group), np.int64)
-        if not 2 <= len(groups) < MOST or len(used) <= len(groups):
+        if not 2 <= len(groups) < MOST or len(used) <= max(len(groups), _COVERED * len(table)):
             continue
         known = values[used] / (np.abs(values[used]).max() or 1.0)  # so that no square overflows
         mean, total = known.mean(), float(((known - known.mean()) ** 2).sum())
@@ -39,8 +40,7 @@ def telling_parameter(table: TrialTable, column: int) -> str | None:
         if not total > 0 or not np.isfinite(mean):
             continue
         explained = 1 - within / (len(used) - len(groups)) * (len(used) - 1) / total
-        # A parameter that few trials have says little about all.
-        explained *= len(used) / len(table)
+        explained *= len(used) / len(table)  # a parameter that few trials have says little about all
         if explained > best:
             best, found = explained, name
     return found

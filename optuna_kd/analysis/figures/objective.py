@@ -19,6 +19,7 @@ _UNITS: Mapping[str, str] = {
     "flops": "FLOPs of one image",
     "latency_ms": "ms for one image",
 }
+HUGE = 1e300  # values beyond are drawn as little as infinite ones: no browser can subtract them
 _FENCE = 3.0  # interquartile ranges beyond the quartiles, from where values are left out of the picture
 _FENCE_AFTER = 8  # values
 _BEYOND = 0.7  # of the width of what a picture is about: room for values that are worse
@@ -72,42 +73,46 @@ def axis_of(
 
     Args:
         objective: Whose values.
-        values: To be drawn; those that are not finite have no place.
+        values: To be drawn; those that are not finite, or beyond `HUGE`, have no place.
         about: The values that the picture is about, such as those of complete trials; of others it shows those that
             are not much worse. None is all of them.
-        keep: Finite values that have to be seen, however far out they are.
+        keep: Values that have to be seen, however far out they are, if they can be drawn.
     """
-    finite = np.isfinite(values)
-    known = values[finite]
-    infinite = int(np.isinf(values).sum())
+    drawable = np.abs(values) <= HUGE
+    known = values[drawable]
+    infinite, huge = int(np.isinf(values).sum()), int((np.isfinite(values) & ~drawable).sum())
+    notes = [f"{infinite:,} infinite"] if infinite else []
+    notes += [f"{huge:,} beyond ±{number(HUGE)}"] if huge else []
     if not len(known):
-        return {}, f"Not drawn: {infinite} infinite." if infinite else ""
+        return {}, _not_drawn(notes)
     logarithmic = objective.logarithmic and bool((known > 0).all())
     scaled = np.log10(known) if logarithmic else known
-    central = scaled if about is None or not about[finite].any() else scaled[about[finite]]
+    central = scaled if about is None or not about[drawable].any() else scaled[about[drawable]]
     central = central[_inside(central)]
     if keep is not None:
-        central = np.concatenate([central, np.log10(keep) if logarithmic else keep])
-    # Halved, so that no difference overflows.
-    # Halved, so that no difference overflows.
-    low, high = float(central.min()) / 2, float(central.max()) / 2
+        kept = keep[np.abs(keep) <= HUGE]
+        central = np.concatenate([central, np.log10(kept) if logarithmic else kept])
+    low, high = float(central.min()), float(central.max())
     pad = 0.1 * ((high - low) or abs(high) or 1.0)
     beyond = 0.0 if about is None else _BEYOND * (high - low)
-    worst = float((scaled.min() if objective.maximize else scaled.max()) / 2)
+    worst = float(scaled.min() if objective.maximize else scaled.max())
     if objective.maximize:
         low = max(low - beyond, min(low, worst))
     else:
         high = min(high + beyond, max(high, worst))
     low, high = low - pad, high + pad
-    outside = known[(scaled / 2 < low) | (scaled / 2 > high)]
-    axis: dict[str, Any] = {"range": [2 * low, 2 * high]} if np.isfinite([2 * low, 2 * high]).all() else {}
+    outside = known[(scaled < low) | (scaled > high)]
+    axis: dict[str, Any] = {"range": [low, high]}
     if logarithmic:
-        axis |= {"type": "log", **_decades(2 * low, 2 * high)}
-    notes = [f"{infinite:,} infinite"] if infinite else []
+        axis |= {"type": "log", **_decades(low, high)}
     if len(outside):
-        farthest = outside[np.argmax(np.abs(outside / 2 - np.median(known) / 2))]
+        farthest = outside[np.argmax(np.abs(outside - np.median(known)))]
         notes.append(f"{count(len(outside), 'value')} beyond the picture, as far as {number(float(farthest))}")
-    return axis, f"Not drawn: {', '.join(notes)}." if notes else ""
+    return axis, _not_drawn(notes)
+
+
+def _not_drawn(notes: Sequence[str]) -> str:
+    return f"Not drawn: {', '.join(notes)}." if notes else ""
 
 
 def _decades(low: float, high: float) -> dict[str, Any]:
@@ -133,7 +138,7 @@ def _inside(values: Array) -> NDArray[np.bool_]:
         return np.ones(len(values), bool)
     lower, upper = np.quantile(values, (0.25, 0.75))
     width = _FENCE * (upper - lower)
-    if not width > 0 or not math.isfinite(width):
+    if not width > 0:
         return np.ones(len(values), bool)
     inside: NDArray[np.bool_] = (values >= lower - width) & (values <= upper + width)
     return inside

@@ -22,7 +22,7 @@ from optuna_kd.analysis.figures import style
 from optuna_kd.analysis.figures.chart import Chart, blank, draw
 from optuna_kd.analysis.figures.objective import column_of, name_of
 from optuna_kd.analysis.figures.thinning import thin
-from optuna_kd.analysis.figures.trials import hover, recipe_text
+from optuna_kd.analysis.figures.trials import hover, left_out, recipe_text
 from optuna_kd.analysis.figures.wording import CHOICE, count, escape, listed, number, plain, share
 from optuna_kd.analysis.table import Parameter, TrialTable
 from optuna_kd.samplers.domains import domain_of
@@ -57,7 +57,7 @@ class Axis:
     options: tuple[str, ...]
 
 
-def draw_parallel(table: TrialTable, objective: int | str | None = None) -> Chart:
+def draw_parallel(table: TrialTable, objective: int | str | None = None, *, most: int = _ROWS) -> Chart:
     """Draw the parameters of the best tenth of the trials, twelve at most, against those of all others.
 
     Of many parameters, those are drawn in which the best trials differ most from the others.
@@ -65,6 +65,7 @@ def draw_parallel(table: TrialTable, objective: int | str | None = None) -> Char
     Args:
         table: The trials; pruned ones count with their place among the complete ones (`TrialTable.values`).
         objective: The place or the name of the objective; None is the first.
+        most: Parameters that are drawn.
 
     Raises:
         ValueError: For an objective that the study does not have.
@@ -84,7 +85,7 @@ def draw_parallel(table: TrialTable, objective: int | str | None = None) -> Char
     best = ordered[: min(_BEST_LIMIT, max(1, round(_BEST_SHARE * len(ordered))))]
     rest = np.sort(ordered[len(best) :])
     scores = [_differs(axis, best, rest) for axis in varied]
-    kept = sorted(np.argsort(-np.array(scores), kind="stable")[:_ROWS].tolist())
+    kept = sorted(np.argsort(-np.array(scores), kind="stable")[:most].tolist())
     axes = [varied[place] for place in kept] + [_value_axis(table, column)]
     drawn = thin(rest, _LINES)
     figure = go.Figure()
@@ -92,7 +93,7 @@ def draw_parallel(table: TrialTable, objective: int | str | None = None) -> Char
     _add_best(figure, table, column, axes, best)
     _add_scales(figure, axes)
     title, agreed = _title(axes[:-1], best, rest)
-    notes = []
+    notes = left_out(table)
     if len(drawn) < len(rest):
         notes.append(f"{len(drawn)} of the other {count(len(rest), 'trial')} are drawn, evenly spaced.")
     if len(axes) - 1 < len(varied):

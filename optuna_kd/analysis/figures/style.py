@@ -17,8 +17,8 @@ from optuna_kd.analysis.figures.wording import escape, lines
 INK, QUIET, PALE, RULE, PAPER = "#1A1A1A", "#5B6066", "#B4B9BF", "#DADDE1", "#FFFFFF"
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 
-# From little to much, or from bad to good; the light end is visible on paper, and the grey of a print rises with it.
-SCALE = [[0.0, "#E4ECF3"], [0.5, "#7FB2D6"], [0.8, BLUE], [1.0, "#003B5C"]]
+# From bad to good: light enough for dark letters everywhere, and the grey of a print rises with it.
+SCALE = [[0.0, "#F1F4F7"], [0.5, "#A9CFE8"], [1.0, "#4A9FD6"]]
 
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 TITLE_SIZE, TEXT_SIZE, SMALL = 15, 12, 11
@@ -90,32 +90,50 @@ def key(*items: tuple[str, str, str]) -> str:
 
 
 def frame(
-    figure: go.Figure, title: str, *, explained: str = "", notes: Sequence[str] = (), height: int = 320, left: int = 8
+    figure: go.Figure,
+    title: str,
+    *,
+    explained: str = "",
+    notes: Sequence[str] = (),
+    height: int = 320,
+    left: int = 8,
+    widths: tuple[int, int] = (TITLE_WIDTH, TEXT_WIDTH),
+    most: int | None = None,
 ) -> go.Figure:
     """Put a title, a key and notes around what is drawn, and give it its height.
 
     Args:
         figure: What is drawn.
-        title: What one sees, as plain text.
+        title: What one sees, as plain text; empty where somebody else says it.
         explained: Made by `key`.
         notes: Plain sentences: what is left out, how to read it.
         height: Of the drawing without the text above it, in pixels.
         left: Margin, in pixels; axes make more room where they need it.
+        widths: Characters of a line of the title, and of the notes.
+        most: Pixels that everything may have together; what is drawn gets what the text leaves.
     """
-    heading = lines(title, TITLE_WIDTH)
-    remarks = [line for note in notes for line in lines(note, TEXT_WIDTH)]
+    heading = [f"<b>{escape(line)}</b>" for line in lines(title, widths[0])] if title else []
+    remarks = [line for note in notes for line in lines(note, widths[1])]
     below = [line for line in explained.split("<br>") if line]
     below += [f'<span style="color:{QUIET}">{escape(line)}</span>' for line in remarks]
-    first = 10 + TITLE_SIZE  # pixels from the upper edge to the first line of text
-    top = first + (len(heading) - 1) * TITLE_SIZE * LINE + len(below) * TEXT_SIZE * LINE + 18
-    full = round(height + top)
+    if not heading:
+        return _framed(figure, below, [], TEXT_SIZE, height, left, most)
+    return _framed(figure, heading, below, TITLE_SIZE, height, left, most)
+
+
+def _framed(
+    figure: go.Figure, heading: Sequence[str], below: Sequence[str], size: int, height: int, left: int, most: int | None
+) -> go.Figure:
+    first = 10 + size  # pixels from the upper edge to the first line of text
+    top = first + (len(heading) - 1) * size * LINE + len(below) * TEXT_SIZE * LINE + 18 if heading else 8
+    full = round(height + top) if most is None else min(round(height + top), most)
     figure.update_layout(
         template=TEMPLATE,
         height=full,
         margin={"l": left, "r": 14, "t": round(top), "b": 40},
         title={
-            "text": "<br>".join(f"<b>{escape(line)}</b>" for line in heading),
-            "font": {"size": TITLE_SIZE},
+            "text": "<br>".join(heading),
+            "font": {"size": size},
             "x": 0, "xref": "container", "xanchor": "left", "pad": {"l": 10},
             "y": 1 - first / full, "yref": "container", "yanchor": "bottom",
             "subtitle": {"text": "<br>".join(below), "font": {"size": TEXT_SIZE}},

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from optuna_kd.analysis.figures import style
 from optuna_kd.analysis.figures.chart import Chart, blank, draw
-from optuna_kd.analysis.figures.objective import column_of, label_of, name_of
+from optuna_kd.analysis.figures.objective import HUGE, column_of, label_of, name_of
+from optuna_kd.analysis.figures.trials import left_out
 from optuna_kd.analysis.figures.wording import CHOICE, count, number, plain, share, shown
 from optuna_kd.analysis.table import TrialTable
 from optuna_kd.samplers.domains import Domain
@@ -34,7 +35,7 @@ class Branch:
 
     Args:
         rows: Of the table, ascending.
-        value: Their mean value; NaN if none is finite.
+        value: The mean of their values that can be drawn; NaN if there are none.
         step: The last of these choices: the name of the parameter and the option; empty for the root.
         depth: How many choices they share.
         children: The branches below.
@@ -82,6 +83,7 @@ def draw_tree(table: TrialTable, objective: int | str | None = None) -> Chart:
     notes = ["A box is as high as its number of trials. Click to go deeper."]
     if not complete:
         notes.append(f"Only the {len(branches):,} largest branches are drawn.")
+    notes += left_out(table)
     return draw(
         NAME,
         _icicle(table, column, branches),
@@ -135,7 +137,7 @@ def _option(table: TrialTable, row: int, step: Step) -> Any:
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    known = values[np.isfinite(values)]
+    known = values[np.abs(values) <= HUGE]
     # Divided first, so that the sum does not overflow.
     return float((known / len(known)).sum()) if len(known) else math.nan
 
@@ -174,6 +176,7 @@ def _icicle(table: TrialTable, column: int, branches: list[Branch]) -> go.Figure
             },
             tiling={"orientation": "h", "pad": 0},
             pathbar={"thickness": 18},
+            textfont={"color": style.INK},
             root={"color": style.RULE},
         )
     )

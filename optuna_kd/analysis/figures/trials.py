@@ -8,6 +8,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from optuna_kd.analysis.figures.wording import CHOICE, SENTENCE, escape, lines, plain
+from optuna_kd.analysis.table import TrialTable
 from optuna_kd.study import RECIPE
 
 _FEW = 6  # parameters of a trial that are listed
@@ -26,6 +27,13 @@ def parameters_text(params: Mapping[str, Any]) -> str:
     shown = [f"{plain(name, CHOICE)} = {plain(value, CHOICE)}" for name, value in list(params.items())[:_FEW]]
     more = [f"{len(params) - _FEW} more"] if len(params) > _FEW else []
     return ", ".join([*shown, *more])
+
+
+def left_out(table: TrialTable) -> list[str]:
+    """Say how many trials have no usable result, and why, as a note of figures that are about the others."""
+    counts = sorted(table.left_out.items(), key=lambda each: -each[1])
+    reasons = ", ".join(f"{many:,} {reason}" for reason, many in counts)
+    return [f"Left out: {reasons}."] if reasons else []
 
 
 def hover(*texts: str, width: int = 44) -> str:

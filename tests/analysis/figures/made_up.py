@@ -192,6 +192,20 @@ def odd_values() -> Study:
     return study_of(trials)
 
 
+def huge_values() -> Study:
+    """Mostly the largest floats, so that quartiles are as large."""
+    values = [math.inf, 1.0, 1e308, -1e308, -math.inf, 1e308, -1e308, 2.0]
+    trials = []
+    for n in range(32):
+        value = values[n % 8] * (1 if n % 8 in (0, 2, 3, 4, 5, 6) else n)
+        trials.append(trial({"x": n / 32, "kind": "ab"[n % 2]}, value, reports={1: value, 2: float(n)}))
+    trials += [
+        trial({"x": n / 32, "kind": "ab"[n % 2]}, state=TrialState.PRUNED, reports={1: (-1) ** n * 1e308})
+        for n in range(3)
+    ]
+    return study_of(trials)
+
+
 def equal_values() -> Study:
     return study_of([trial({"x": n / 20, "kind": "ab"[n % 2]}, 0.0, reports={1: 0.0}) for n in range(12)])
 
@@ -315,7 +329,7 @@ KINDS: dict[str, Callable[[], Study]] = {
     made.__name__: made
     for made in (
         empty, only_waiting, one_trial, one_without_parameters, all_pruned, pruned_without_reports, all_failed,
-        still_running, numbers, many_objectives, constrained, all_infeasible, mixed_spaces, odd_values, equal_values,
-        odd_values_of_two, nasty_names, odd_attributes, auto_kd, uniads,
+        still_running, numbers, many_objectives, constrained, all_infeasible, mixed_spaces, odd_values, huge_values,
+        equal_values, odd_values_of_two, nasty_names, odd_attributes, auto_kd, uniads,
     )
 }  # fmt: skip

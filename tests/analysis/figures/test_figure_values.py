@@ -13,14 +13,19 @@ from optuna.trial import TrialState
 
 from optuna_kd.analysis import read_table
 from optuna_kd.analysis.figures import (
+    CHARTS,
+    draw_all,
     draw_curves,
     draw_front,
     draw_history,
+    draw_importance,
     draw_ledger,
+    draw_options,
     draw_parallel,
     draw_survival,
     draw_tree,
 )
+from optuna_kd.analysis.figures.objective import HUGE
 from optuna_kd.analysis.figures.rung_values import LOSS_OF
 from optuna_kd.pruners.cka import CONTROL_GAPS, GAPS
 from optuna_kd.pruners.rejection import REJECT_REASON
@@ -156,6 +161,21 @@ def test_history_is_about_the_complete_trials() -> None:
     assert low < 1.0
     assert 1.9 < high < 3.0
     assert chart.notes == ("Not drawn: 1 value beyond the picture, as far as 1,000.",)
+
+
+def test_what_no_browser_can_place_is_not_drawn_and_counted() -> None:
+    for study in (made_up.huge_values(), made_up.odd_values(), made_up.odd_values_of_two()):
+        for chart in draw_all(read_table(study)).values():
+            for trace in chart.figure.data:
+                places = [place for axis in ("x", "y") for place in getattr(trace, axis, None) or ()]
+                assert all(place is None or isinstance(place, str) or abs(place) <= HUGE for place in places)
+            for label in chart.figure.layout.annotations:
+                assert abs(label.y) <= HUGE
+            for axis in chart.figure.select_yaxes():
+                assert axis.range is None or all(map(math.isfinite, axis.range))
+    chart = draw_history(read_table(made_up.huge_values()))
+    assert chart.notes[0].startswith("Not drawn: 8 infinite, 19 beyond ±1e300")
+    assert chart.rows[-1][1] == 1e308  # it is named, though
 
 
 def tree_study() -> list:
@@ -307,6 +327,86 @@ def test_the_parameter_of_the_curves_can_be_chosen() -> None:
         draw_curves(table, by="logit_distnace")
 
 
+def gated() -> list:
+    """The kind decides nearly all; the rate matters where the kind is a, and exists there only; the noise does not."""
+    rng = np.random.default_rng(0)
+    kinds, noises = CategoricalDistribution(("a", "b")), CategoricalDistribution(("p", "q"))
+    trials = []
+    for n in range(60):
+        kind, rate, noise = "ab"[n % 2], float(rng.random()), "pq"[int(rng.integers(2))]
+        params = {"kind": kind, **({"rate": rate} if kind == "a" else {}), "noise": noise}
+        ranges = {"kind": kinds, "rate": FloatDistribution(0, 1), "noise": noises}
+        value = 1.0 + 0.2 * rate if kind == "a" else 0.0
+        trials.append(trial(params, value, distributions={name: ranges[name] for name in params}))
+    return trials
+
+
+def test_importance_is_that_of_the_analysis_with_its_intervals() -> None:
+    from optuna_kd.analysis.importance import importances
+
+    table = read_table(study_of(gated()))
+    chart = draw_importance(table)
+    expected = importances(table)
+    assert [row[0] for row in chart.rows] == [row.parameter for row in expected]
+    assert [row[1:4] for row in chart.rows] == [(row.share, row.low, row.high) for row in expected]
+    assert chart.rows[0][0] == "kind"
+    assert chart.title.startswith("kind matters most: it explains")
+    *_, dots = chart.figure.data
+    assert list(dots.x) == [round(100 * row.share, 2) for row in expected]
+    ends = np.array(dots.x) + np.array(dots.error_x.array)
+    assert ends.tolist() == pytest.approx([100 * row.high for row in expected], abs=0.02)
+    inside, _ = chart.figure.data
+    assert len(inside.x) == 1  # of the rate alone, which does not always exist
+    assert any("<b>rate</b>" in text.text and "where kind = a" in text.text for text in chart.figure.layout.annotations)
+
+
+def test_options_are_compared_all_else_being_equal() -> None:
+    chart = draw_options(read_table(study_of(gated())))
+    found = {row[:2]: row[2:] for row in chart.rows}
+    # Over a uniform rate 1 + 0.2 x is 1.1 on average.
+    assert found["kind", "a"][0] == pytest.approx(1.1, abs=0.03)
+    assert found["kind", "b"][0] == pytest.approx(0.0, abs=0.03)
+    assert found["kind", "a"][3] == found["kind", "b"][3] == 30
+    assert found["kind", "a"][1] <= found["kind", "a"][0] <= found["kind", "a"][2]
+    assert chart.title.startswith("kind: a is better than b by 1.1")
+    (cells,) = chart.figure.data
+    assert [value for value in cells.z[1] if value is not None] == pytest.approx([1.1, 0.0], abs=0.03)
+    assert len(cells.y) == len(cells.z) + 1  # edges of lines of two heights
+
+
+def test_means_of_a_logarithmic_objective_are_geometric() -> None:
+    trials = [trial({"kind": "ab"[n % 2]}, [0.0, 1000.0 if n % 2 else 10.0]) for n in range(20)]
+    study = study_of(trials, "minimize", "minimize", names=("error", "bytes"), **{LOG_OBJECTIVES: [1]})
+    chart = draw_options(read_table(study), "bytes")
+    assert chart.title == "kind: a is better than b by a factor of 100"
+    assert {row[1]: row[2] for row in chart.rows if row[5]} == {
+        "a": pytest.approx(10, rel=0.1),
+        "b": pytest.approx(1000, rel=0.1),
+    }
+
+
+def test_a_branch_can_be_looked_at_alone() -> None:
+    table = read_table(study_of(gated()))
+    chart = draw_importance(table, within={"kind": "a"})
+    assert chart.rows[0][0] == "rate"
+    assert "where kind = a" in chart.title
+    assert {row[0] for row in draw_options(table, within={"kind": "a"}).rows} == {"rate", "noise"}
+    with pytest.raises(ValueError, match="No usable trial has the parameter 'knid'"):
+        draw_importance(table, within={"knid": "a"})
+
+
+def test_what_figures_share_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from optuna_kd.analysis.figures import fit
+
+    calls = []
+    response = fit.Response
+    monkeypatch.setattr(fit, "Response", lambda *given, **named: calls.append(1) or response(*given, **named))
+    charts = draw_all(read_table(study_of(gated())))
+    assert calls == [1]
+    assert list(charts) == list(CHARTS)
+    assert all(chart.name == name for name, chart in charts.items())
+
+
 def test_the_branches_are_those_that_tell_the_values_apart() -> None:
     from optuna_kd.analysis.figures.groups import telling_parameter
 
@@ -318,7 +418,7 @@ def test_the_branches_are_those_that_tell_the_values_apart() -> None:
     assert telling_parameter(read_table(study_of(trials)), 0) == "kind"
 
 
-@pytest.mark.parametrize("draw", [draw_history, draw_tree, draw_parallel])
+@pytest.mark.parametrize("draw", [draw_history, draw_tree, draw_parallel, draw_importance, draw_options])
 def test_an_unknown_objective_is_refused(draw: object) -> None:
     with pytest.raises(ValueError, match=r"Unknown objective 'loss'\. Known: value"):
         draw(read_table(made_up.one_trial()), "loss")  # type: ignore[operator]
