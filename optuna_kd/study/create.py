@@ -1,10 +1,11 @@
-"""Studies: a method's preset turned into a plain `optuna.Study`, and such a study loaded again."""
+"""Studies: a method's preset turned into a plain `optuna.Study`."""
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 from optuna.pruners import BasePruner
@@ -12,12 +13,24 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 
+from optuna_kd.cards import TaskFacts
 from optuna_kd.goals import GOALS
 from optuna_kd.scales import LOG_OBJECTIVES
-from optuna_kd.search_space import Space, create_space
+from optuna_kd.search_space import Space, create_space, space_from_dict
 from optuna_kd.storages import DEFAULT_URL, create_storage, creation_lock, quietly
 from optuna_kd.study.methods import METHODS, check_objectives, check_sampler, create_sampler
-from optuna_kd.study.settings import SETTINGS, STUDY_ID, StudyMismatchError, require_same, settings_of
+from optuna_kd.study.settings import SETTINGS, STUDY_ID, StudyMismatchError, require_same
+from optuna_kd.study.warm_sources import Candidate, Sources, read_sources
+from optuna_kd.study.warm_start import fill_queue, is_begun, queue
+
+logger = logging.getLogger(__name__)
+
+
+class Task(Protocol):
+    """The part of `ImageClassification` that a warm start uses."""
+
+    def facts(self) -> TaskFacts:
+        """Say what is distilled."""
 
 
 def create_study(
@@ -31,6 +44,8 @@ def create_study(
     sampler: str | BaseSampler | None = None,
     pruner: BasePruner | None = None,
     load_if_exists: bool = False,
+    warm_start: Sources | None = None,
+    task: Task | None = None,
 ) -> Study:
     """Create a plain `optuna.Study` with the parts of a method.
 
@@ -45,12 +60,18 @@ def create_study(
         sampler: "mcts", "uct", "uniads", "random", "tpe", "nsga2", or any Optuna sampler; None is the method's.
         pruner: Any Optuna pruner; None is the method's.
         load_if_exists: Go on with a study of this name. Its seed and space are kept.
+        warm_start: What the study begins with, once, as its first trials: recipes that did well elsewhere. Cards,
+            recipes, studies, files and folders of them, the URL of a storage, names, or "auto" for all of `runs`; one
+            or several of them (`optuna_kd.study.read_sources`).
+        task: What it is going to be run on, an `ImageClassification`: recipes of similar tasks are preferred then.
 
     Raises:
         UnknownNameError: For an unknown method, space or sampler.
         ValueError: For objectives of a method that has one reward, and for less than two objectives.
         StudyMismatchError: If the study exists with another method, space, seed or objectives; both are named.
         StorageError: If the storage cannot be opened.
+        WarmStartError: If there is nothing to begin with where `warm_start` says; a `CardError` says what is wrong
+            with a file.
         optuna.exceptions.DuplicatedStudyError: If the study exists and `load_if_exists` is False.
     """
     preset = METHODS[method]
@@ -59,6 +80,11 @@ def create_study(
     check_sampler(method, goals, sampler)
     directions = [StudyDirection.MINIMIZE] * len(goals) or [StudyDirection.MAXIMIZE]
     opened = create_storage(storage)
+    candidates: list[Candidate] | None = None
+    if warm_start is not None and not _is_begun(opened, study_name):  # one that goes on needs nothing of it
+        candidates, notes = read_sources(warm_start, storage=opened)
+        for note in notes:
+            logger.warning("Left out of the warm start: %s", note)
     with creation_lock(opened):  # else two that begin at once would each draw a seed, and one would win later
         study = optuna.create_study(
             storage=opened,
@@ -98,31 +124,19 @@ def create_study(
             if objectives is not None:
                 asked["objectives"] = list(goals)
             require_same(study, stored, asked)
+        found = space_from_dict(stored["space"])
+        if candidates is not None and not is_begun(study):
+            for line in queue(study, candidates, task.facts() if task is not None else None, found):
+                logger.info("Warm start: %s", line)
+        else:
+            fill_queue(study, found)  # by whoever was killed while doing it
     if not isinstance(sampler, BaseSampler):
         sampler = create_sampler(sampler or preset.sampler, stored["seed"])
     study.sampler = sampler
     return study
 
 
-def load_study(
-    study_name: str,
-    *,
-    storage: str | BaseStorage = DEFAULT_URL,
-    sampler: str | BaseSampler | None = None,
-    pruner: BasePruner | None = None,
-) -> Study:
-    """Load a study made by `create_study`, with the same parts.
-
-    Raises:
-        StudyMismatchError: If optuna_kd did not make it.
-        StorageError: If the storage cannot be opened.
-        KeyError: If there is no study of this name.
-    """
-    study = optuna.load_study(study_name=study_name, storage=create_storage(storage))
-    settings = settings_of(study)
-    preset = METHODS[settings["method"]]
-    study.pruner = pruner or preset.pruner()
-    if not isinstance(sampler, BaseSampler):
-        sampler = create_sampler(sampler or preset.sampler, settings["seed"])
-    study.sampler = sampler
-    return study
+def _is_begun(storage: BaseStorage, name: str | None) -> bool:
+    if name is None or name not in {study.study_name for study in storage.get_all_studies()}:
+        return False
+    return is_begun(optuna.load_study(study_name=name, storage=storage))

@@ -21,6 +21,10 @@ from optuna_kd.study.settings import recipe_of, space_of
 CONFIRMED = "confirmed_recipe"  # user attribute of a study: the recipe that won the confirmation
 
 
+class NothingFoundError(ValueError):
+    """No trial of a study has come to an end that counts."""
+
+
 def count_finished(study: Study) -> int:
     """Count the trials that count: complete and pruned ones."""
     counts = count_trials(study)
@@ -38,7 +42,7 @@ def best_recipe(study: Study) -> Recipe:
     Of a study with several objectives it is the knee of the `front`, with its student.
 
     Raises:
-        ValueError: If no trial is complete.
+        NothingFoundError: If no trial is complete.
     """
     confirmed = study.user_attrs.get(CONFIRMED)
     if confirmed is not None and confirmed["complete_trials"] == count_complete(study):
@@ -60,7 +64,7 @@ def front(study: Study) -> list[FrozenTrial]:
     on a logarithmic scale. Equal recipes appear once.
 
     Raises:
-        ValueError: If no trial is complete and feasible.
+        NothingFoundError: If no trial is complete and feasible.
     """
     space = space_of(study)
     found: dict[Recipe, FrozenTrial] = {}
@@ -68,7 +72,7 @@ def front(study: Study) -> list[FrozenTrial]:
         if all(math.isfinite(value) for value in trial.values):
             found.setdefault(canonical(space.recipe(trial.params)), trial)
     if not found:
-        raise ValueError(f"The study {study.study_name!r} has no complete, feasible trial yet; run some first.")
+        raise NothingFoundError(f"The study {study.study_name!r} has no complete, feasible trial yet; run some first.")
     trials = list(found.values())
     signs = [-1 if direction == StudyDirection.MAXIMIZE else 1 for direction in study.directions]
     names = study.metric_names or [""] * len(signs)
@@ -84,12 +88,12 @@ def top_recipes(study: Study, count: int) -> list[Recipe]:
     not how lucky its own were. With other samplers by the mean value of a recipe's trials.
 
     Raises:
-        ValueError: If no trial is complete.
+        NothingFoundError: If no trial is complete.
     """
     space = space_of(study)
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not trials:
-        raise ValueError(f"The study {study.study_name!r} has no complete trial yet; run some first.")
+        raise NothingFoundError(f"The study {study.study_name!r} has no complete trial yet; run some first.")
     if isinstance(study.sampler, MCTSSampler):
         worth = study.sampler.expect(study)
     else:
@@ -99,6 +103,22 @@ def top_recipes(study: Study, count: int) -> list[Recipe]:
     for trial in trials:
         repeats[canonical(space.recipe(trial.params))].append(worth[trial.number])
     return sorted(repeats, key=lambda recipe: -fmean(repeats[recipe]))[:count]
+
+
+def good_recipes(study: Study, count: int) -> list[Recipe]:
+    """Give the recipes that a study would hand on, best first; none where no trial is complete and feasible.
+
+    First that of `best_recipe`; then those of `top_recipes`, or of a study with several objectives the `front`.
+    """
+    try:
+        if len(study.directions) > 1:
+            found = [recipe_of(study, trial) for trial in front(study)]
+        else:
+            found = [best_recipe(study), *top_recipes(study, count)]
+    except NothingFoundError:
+        return []
+    distinct = {canonical(recipe): recipe for recipe in reversed(found)}
+    return sorted(distinct.values(), key=found.index)[:count]
 
 
 def _value(trial: FrozenTrial) -> float:

@@ -15,6 +15,10 @@ from optuna_kd.search_space import Space, space_from_dict
 SETTINGS = "optuna_kd"  # user attribute of a study: method, space, seed
 STUDY_ID = "optuna_kd_id"  # user attribute of a study: tells studies of the same name in two databases apart
 TASK = "optuna_kd_task"  # user attribute of a study: what it was run on
+FACTS = "optuna_kd_facts"  # user attribute of a study: the same for people, and for comparing tasks
+KNOWLEDGE = "optuna_kd_knowledge"  # user attribute of a study: how the teacher is asked
+COMMAND = "optuna_kd_command"  # user attribute of a study: the options of `optuna-kd search`, without its storage
+CARD = "optuna_kd_card"  # user attribute of a finished study: its recipe card
 RECIPE = "recipe"  # user attribute of a trial: the recipe in one line, for people
 
 
@@ -22,13 +26,17 @@ class StudyMismatchError(ValueError):
     """A study was made with other settings than those asked for; the message names both."""
 
 
-def settings_of(study: Study) -> dict[str, Any]:
+def settings_of(study: Study, attrs: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Read method, space and seed of a study.
+
+    Args:
+        study: The study.
+        attrs: Its user attributes, if they have been read.
 
     Raises:
         StudyMismatchError: If optuna_kd did not make it.
     """
-    settings = study.user_attrs.get(SETTINGS)
+    settings = (study.user_attrs if attrs is None else attrs).get(SETTINGS)
     if settings is None:
         raise StudyMismatchError(
             f"The study {study.study_name!r} was not made by optuna_kd.create_study, so its recipes are unknown."
