@@ -5,13 +5,17 @@ The public names are imported when they are first used: `import optuna_kd` takes
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from optuna_kd.lazy import lazily
 
 if TYPE_CHECKING:
+    from optuna_kd.analysis.dashboard import publish
+    from optuna_kd.cards import RecipeCard, load_card
     from optuna_kd.joint_objective import JointDistillationObjective
     from optuna_kd.objective import DistillationObjective, FunctionObjective
     from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig, canonical
+    from optuna_kd.runner.ray_engine import RayEngine
     from optuna_kd.runner.result import SearchResult
     from optuna_kd.runner.search import search
     from optuna_kd.student import build_distiller, load_student
@@ -28,7 +32,9 @@ __all__ = [
     "JointDistillationObjective",
     "LossRejected",
     "ProxyConfig",
+    "RayEngine",
     "Recipe",
+    "RecipeCard",
     "SearchResult",
     "StudentConfig",
     "best_recipe",
@@ -37,9 +43,11 @@ __all__ = [
     "create_study",
     "distill",
     "front",
+    "load_card",
     "load_student",
     "load_study",
     "optimize",
+    "publish",
     "search",
 ]
 
@@ -51,7 +59,9 @@ _HOMES = {
     "JointDistillationObjective": "joint_objective",
     "LossRejected": "training",
     "ProxyConfig": "recipe",
+    "RayEngine": "runner.ray_engine",
     "Recipe": "recipe",
+    "RecipeCard": "cards",
     "SearchResult": "runner.result",
     "StudentConfig": "recipe",
     "best_recipe": "study",
@@ -60,18 +70,12 @@ _HOMES = {
     "create_study": "study",
     "distill": "training",
     "front": "study",
+    "load_card": "cards",
     "load_student": "student",
     "load_study": "study",
     "optimize": "study",
+    "publish": "analysis.dashboard",
     "search": "runner.search",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(__name__, _HOMES)

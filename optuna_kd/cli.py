@@ -1,4 +1,4 @@
-"""The command line: `optuna-kd search | worker | serve | distill | spaces | export`."""
+"""The command line: `optuna-kd search | worker | serve | dashboard | distill | report | zoo | spaces | export`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,24 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from optuna_kd import __version__
+from optuna_kd.stopping import Stopped
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; Typer takes every end by a signal for Ctrl-C."""
+        try:
+            return super().invoke(ctx)
+        except Stopped as stopped:
+            raise typer.Exit(128 + stopped.signum) from None
+
 
 app = typer.Typer(
+    cls=_Commands,
     name="optuna-kd",
     help="Finds the knowledge-distillation recipe, and the student, by itself.",
     no_args_is_help=True,
@@ -25,7 +38,7 @@ app = typer.Typer(
 )
 console = Console()
 errors = Console(stderr=True)
-INTERRUPTED = 130  # exit code
+INTERRUPTED = 128 + signal.SIGINT  # exit code of Ctrl-C, as shells count
 
 
 Data = Annotated[
@@ -123,9 +136,29 @@ def search(
     ] = None,
     timeout: Annotated[
         str | None,
-        typer.Option("--timeout", help="Time for the whole job, e.g. 20m or 1h30m.", metavar="DURATION"),
+        typer.Option("--timeout", help="Time for the whole job, from each start anew, e.g. 20m.", metavar="DURATION"),
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", help="Processes; each gets its share of the cores.", min=1)] = 2,
+    workers: Annotated[
+        int, typer.Option("--workers", help="Processes; each gets its share of the cores, and of the GPUs.", min=1)
+    ] = 2,
+    engine: Annotated[
+        str, typer.Option("--engine", help="What runs them: local (this machine), or ray (a Ray cluster).")
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            help="ray: of the cluster, HOST:PORT or auto. [default: RAY_ADDRESS, else this machine alone]",
+            metavar="ADDRESS",
+        ),
+    ] = None,
+    cpus_per_worker: Annotated[
+        float | None, typer.Option("--cpus-per-worker", help="ray: processors, and torch threads. [default: 1]")
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None,
+        typer.Option("--gpus-per-worker", help="ray: 0.25 puts four workers on a GPU. [default: 1, without GPUs 0]"),
+    ] = None,
     together: Annotated[
         int | None,
         typer.Option(
@@ -254,6 +287,15 @@ def search(
     batch_size: BatchSize = None,
     image_size: ImageSize = None,
     runs: Annotated[Path, typer.Option("--runs", help="Results are written to RUNS/STUDY/.")] = Path("runs"),
+    warm_start: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--warm-start",
+            help="Try first what did best on the most similar tasks: a card or recipe file, a folder of finished "
+            "searches, a database URL, the name of a study, or auto (all of RUNS). May be given again.",
+            metavar="SOURCE",
+        ),
+    ] = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="Write what takes the time of a training step to RUNS/STUDY/profile.txt.")
     ] = False,
@@ -287,6 +329,10 @@ def search(
             trials=trials,
             timeout=timeout,
             workers=workers,
+            engine=engine,
+            ray_address=ray_address,
+            cpus_per_worker=cpus_per_worker,
+            gpus_per_worker=gpus_per_worker,
             storage=storage,
             study_name=study_name,
             space=space,
@@ -312,6 +358,7 @@ def search(
             keep_knowledge=keep_knowledge,
             confirm=confirm,
             runs=runs,
+            warm_start=tuple(warm_start or ()),
             profile=profile,
             dry_run=dry_run,
         ),
@@ -331,7 +378,10 @@ def worker(
         int | None, typer.Option("--trials", help="Total of the study. [default: the search's]", min=1)
     ] = None,
     timeout: Annotated[
-        str | None, typer.Option("--timeout", help="After which no trial begins, e.g. 1h30m.", metavar="DURATION")
+        str | None,
+        typer.Option(
+            "--timeout", help="After which no trial begins, from each start anew, e.g. 1h30m.", metavar="DURATION"
+        ),
     ] = None,
     data: Annotated[
         str | None, typer.Option("--data", help="Where the data are here. [default: as there]", metavar="SOURCE")
@@ -340,6 +390,10 @@ def worker(
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, ... [default: as there]")] = None,
     runs: Annotated[
         Path | None, typer.Option("--runs", help="Where interrupted trials keep their state. [default: as there]")
+    ] = None,
+    knowledge_dir: Annotated[
+        Path | None,
+        typer.Option("--knowledge-dir", help="Where the search's --knowledge-dir is here. [default: as there]"),
     ] = None,
 ) -> None:
     """Run trials of a search that is under way, from another terminal or another machine.
@@ -360,6 +414,7 @@ def worker(
             teacher_checkpoint=teacher_checkpoint,
             device=device,
             runs=runs,
+            knowledge_dir=knowledge_dir,
         ),
         console,
     )
@@ -372,15 +427,55 @@ def serve(
     port: Annotated[int, typer.Option("--port", help="Port to listen on.", min=1, max=65535)] = 13000,
 ) -> None:
     """Let workers on other machines use a database through this one, as `grpc://HOST:PORT`."""
-    from optuna_kd.commands import run_serve
+    from optuna_kd.serving import run_serve
 
     run_serve(storage, host, port, console)
 
 
 @app.command()
+def dashboard(
+    storage: Annotated[str, typer.Option("--storage", help="Database URL.", metavar="URL")] = "sqlite:///optuna_kd.db",
+    artifact_dir: Annotated[
+        Path, typer.Option("--artifact-dir", help="Where searches put students, recipes and reports.", metavar="DIR")
+    ] = Path("runs/artifacts"),
+    port: Annotated[
+        int, typer.Option("--port", help="Port to listen on; 0 takes a free one.", min=0, max=65535)
+    ] = 8080,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    refresh: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--refresh",
+            help="A study that optuna_kd did not make and that gets our figures as well. May be given again.",
+            metavar="STUDY",
+        ),
+    ] = None,
+) -> None:
+    """Open optuna-dashboard on the studies, with their figures, notes and students.
+
+    Figures and notes are brought up to date while it is open.
+    """
+    from optuna_kd.analysis.dashboard import serve_dashboard
+
+    serve_dashboard(
+        storage,
+        artifacts=artifact_dir,
+        host=host,
+        port=port,
+        refresh=refresh or (),
+        say=lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True),
+    )
+
+
+@app.command()
 def distill(
     recipe: Annotated[
-        Path, typer.Option("--recipe", help="The recipe file of a search, or a name (see `spaces`).", metavar="FILE")
+        Path,
+        typer.Option(
+            "--recipe",
+            help="A recipe file, a recipe card, the folder of a search, or a name (see `spaces`).",
+            metavar="FILE",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for student, recipe and summary.")] = Path("runs/distill"),
     data: Data = "digits",
@@ -419,6 +514,56 @@ def distill(
 
 
 @app.command()
+def report(
+    study: Annotated[
+        str | None,
+        typer.Argument(help="Its name. [default: the searched study, if there is one]", show_default=False),
+    ] = None,
+    storage: Annotated[str, typer.Option("--storage", help="Database URL.", metavar="URL")] = "sqlite:///optuna_kd.db",
+    out: Annotated[Path, typer.Option("--out", help="A folder, or the HTML file.", metavar="PATH")] = Path("."),
+) -> None:
+    """Write what a study says as one HTML page and as Markdown: what was searched, what was found, and is it real.
+
+    The page needs no network. The storage is only read; any Optuna study will do, a running one, too.
+    """
+    from optuna_kd.reporting import report_from_storage
+
+    for file in report_from_storage(study, storage, out):
+        console.print(f"Wrote {file}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def zoo(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Folders, card files and database URLs. [default: runs and sqlite:///optuna_kd.db]",
+            metavar="[FOLDER|URL]...",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all that the cards say, for machines.")] = False,
+) -> None:
+    """List finished studies and recipe cards.
+
+    Results with the same letters under `comparable` may be compared: same data and split, teacher, student, epochs and
+    preprocessing.
+    """
+    from optuna_kd.zoo import visit
+
+    found = visit(sources or ())
+    if as_json:
+        typer.echo(found.to_json())
+    else:
+        for table in found.tables():
+            console.print(table)
+        for note in found.notes:
+            errors.print(note, highlight=False, markup=False, soft_wrap=True, style="yellow")
+    if found.unread:
+        raise typer.Exit(2)
+
+
+@app.command()
 def spaces() -> None:
     """Show what can be searched."""
     from optuna_kd.commands import show_spaces
@@ -438,18 +583,18 @@ def export(
 
 
 def main() -> NoReturn:
-    """Run the command line; wrong input gets one line and exit code 2, Ctrl-C gets 130."""
+    """Run the command line; wrong input gets one line and exit code 2, Ctrl-C gets 130, a SIGTERM 143."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     warnings.simplefilter("ignore")  # of the libraries below; what matters to users is said in words
     signal.signal(signal.SIGTERM, _interrupt)  # pre-emption is Ctrl-C
     try:
         code = app(standalone_mode=False) or 0
-        if code == INTERRUPTED:  # what Typer makes of Ctrl-C
-            raise KeyboardInterrupt
+        if code in (INTERRUPTED, 128 + signal.SIGTERM):
+            raise Stopped(code - 128)
         sys.exit(code)
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort) as stopped:
         _complain("Stopped. What is finished is kept; the same command goes on from there.", style="yellow")
-        sys.exit(INTERRUPTED)
+        sys.exit(128 + stopped.signum if isinstance(stopped, Stopped) else INTERRUPTED)
     except TyperException as error:
         if message := error.format_message():  # without a command the help was printed instead
             _complain(f"Error: {message.rstrip('.')}. Try `{' '.join(['optuna-kd', *sys.argv[1:2]])} --help`.")
@@ -466,8 +611,8 @@ def _complain(text: str, style: str = "red") -> None:
     errors.print(text, highlight=False, markup=False, soft_wrap=True, style=style)
 
 
-def _interrupt(*_: Any) -> NoReturn:
-    raise KeyboardInterrupt
+def _interrupt(signum: int, _: Any) -> NoReturn:
+    raise Stopped(signum)
 
 
 if __name__ == "__main__":

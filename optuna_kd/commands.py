@@ -6,14 +6,18 @@ What the options say is in `task_options` (data, teacher, student) and `search_o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 from rich.console import Console
 from torch import nn
 
+from optuna_kd.analysis.dashboard import ARTIFACTS
+from optuna_kd.cards import load_recipe
 from optuna_kd.data import DataSplits
 from optuna_kd.joint_objective import JointDistillationObjective
 from optuna_kd.objective import DistillationObjective
@@ -21,19 +25,20 @@ from optuna_kd.presets import RECIPES
 from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig
 from optuna_kd.rewards import REWARDS
 from optuna_kd.runner.crew import Setup
+from optuna_kd.runner.engines import LocalEngine
 from optuna_kd.runner.estimate import estimate, seconds_per_step
 from optuna_kd.runner.join import join
 from optuna_kd.runner.plan import METHODS, Plan, check_method, parse_duration
 from optuna_kd.runner.progress import create_reporter, format_seconds
-from optuna_kd.runner.search import COMMAND, check_shareable, create_objective, search
+from optuna_kd.runner.search import check_study_name, create_objective, search
 from optuna_kd.runner.teacher import check_teacher, teacher_file
 from optuna_kd.runner.workers import share_of_cores
 from optuna_kd.samplers.nsga.guide import TOTAL_TRIALS
-from optuna_kd.search_options import SearchOptions, chosen_proxy, chosen_space, confirm_pair
+from optuna_kd.search_options import SearchOptions, chosen_engine, chosen_proxy, chosen_space, confirm_pair
 from optuna_kd.search_space import SPACES, Space, UniADSSpace, create_space
-from optuna_kd.storages import LOOPBACK, create_storage, serve, show_storage
+from optuna_kd.storages import DEFAULT_URL, create_storage, show_storage
 from optuna_kd.student import export_onnx
-from optuna_kd.study import SAMPLERS, load_study
+from optuna_kd.study import COMMAND, SAMPLERS, load_study, read_sources
 from optuna_kd.task_options import (
     DIGITS,
     SEARCHED_SEEDS,
@@ -53,7 +58,7 @@ from optuna_kd.training.task import ImageClassification
 
 def run_search(options: SearchOptions, console: Console) -> None:
     """Run the main job and print its table."""
-    space, confirm = chosen_space(options), confirm_pair(options.confirm)
+    space, confirm, engine = chosen_space(options), confirm_pair(options.confirm), chosen_engine(options)
     budget = parse_duration(options.timeout) if options.timeout else None
     sampler = options.sampler or options.preset.sampler
     SAMPLERS[sampler], REWARDS[options.reward]
@@ -83,10 +88,16 @@ def run_search(options: SearchOptions, console: Console) -> None:
     if options.dry_run:
         dry_run(options, splits, plan, proxy, space, console)
         return
-    check_shareable(options.storage, plan.workers)
+    engine.check(options.storage, plan.workers, options.device)
     reporter = create_reporter(True, console)
+
+    def check_places() -> None:
+        opened = create_storage(options.storage)
+        if options.warm_start:
+            read_sources(options.warm_start, runs=options.runs, storage=opened)
+
     try:
-        task = create_task(options, splits, say=reporter, before_training=lambda: create_storage(options.storage))
+        task = create_task(options, splits, say=reporter, before_training=check_places)
         seconds = estimate(_typical(task, space), plan, proxy).total
         reporter.note(f"Estimate   {format_seconds(seconds)} with {plan.workers} workers, less what is there already")
         result = search(
@@ -95,6 +106,7 @@ def run_search(options: SearchOptions, console: Console) -> None:
             trials=plan.trials,
             budget=budget,
             workers=plan.workers,
+            engine=engine,
             together=options.together,
             storage=options.storage,
             study_name=options.study_name,
@@ -117,6 +129,7 @@ def run_search(options: SearchOptions, console: Console) -> None:
             seeds=plan.seeds,
             confirm=confirm,
             directory=options.runs,
+            warm_start=options.warm_start or None,
             progress=reporter,
             profile=options.profile,
             name=f"{options.method}-{splits.name}-{options.student_name}".replace("/", "-"),
@@ -129,7 +142,17 @@ def run_search(options: SearchOptions, console: Console) -> None:
     console.print(f"\nStudent    {result.directory / 'student.pt'}", highlight=False, soft_wrap=True)
     if result.front:
         console.print(f"Front      {result.directory / 'front'}", highlight=False, soft_wrap=True)
-    console.print(f"Dashboard  optuna-dashboard {show_storage(options.storage)}", highlight=False, soft_wrap=True)
+    console.print(f"Dashboard  {_dashboard_command(options)}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _dashboard_command(options: SearchOptions) -> str:
+    """Give the command that opens the dashboard on a search, without what is the default."""
+    words = ["optuna-kd", "dashboard"]
+    if options.storage != DEFAULT_URL:
+        words += ["--storage", show_storage(options.storage)]
+    if options.runs != Path("runs"):
+        words += ["--artifact-dir", str(options.runs / ARTIFACTS)]
+    return shlex.join(words)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,10 +169,12 @@ class WorkerOptions:
     teacher_checkpoint: Path | None
     device: str | None
     runs: Path | None
+    knowledge_dir: Path | None
 
 
 def run_worker(options: WorkerOptions, console: Console) -> None:
     """Run trials of a study that `optuna-kd search` has begun, here or elsewhere."""
+    check_study_name(options.study_name)  # of a database that others write to, too
     opened = create_storage(options.storage)
     try:
         study = load_study(options.study_name, storage=opened)
@@ -164,10 +189,17 @@ def run_worker(options: WorkerOptions, console: Console) -> None:
         )
     total = options.trials or study.user_attrs.get(TOTAL_TRIALS)
     budget = parse_duration(options.timeout) if options.timeout else None
-    given = {name: getattr(options, name) for name in ("data", "teacher_checkpoint", "device", "runs")}
+    if total is None and budget is None:
+        raise ValueError(
+            f"The search {options.study_name!r} has no number of trials, so its workers do not know when to end. Give "
+            "this one --timeout DURATION, or --trials TOTAL (of the study)."
+        )
+    own = ("data", "teacher_checkpoint", "device", "runs", "knowledge_dir")
+    given = {name: value for name in own if (value := getattr(options, name)) is not None}
+    _check_folders(stored, given)
     searched = SearchOptions.from_dict(
         stored,
-        **{name: value for name, value in given.items() if value is not None},
+        **given,
         storage=options.storage, study_name=options.study_name, workers=options.workers, together=options.together,
         timeout=None, dry_run=False,
     )  # fmt: skip
@@ -176,7 +208,7 @@ def run_worker(options: WorkerOptions, console: Console) -> None:
     splits = load_splits(searched)
     proxy = chosen_proxy(searched, splits, suitable_defaults(searched, splits))
     plan = Plan(trials=total, budget=budget, workers=options.workers, together=options.together or 1)
-    check_shareable(options.storage, 2)
+    LocalEngine().check(options.storage, 2)
     reporter = create_reporter(True, console)
     try:
         task = create_task(searched, splits, say=reporter)
@@ -201,17 +233,19 @@ def run_worker(options: WorkerOptions, console: Console) -> None:
         reporter.close()
 
 
-def run_serve(storage: str, host: str, port: int, console: Console) -> None:
-    """Serve a storage to workers on other machines, as gRPC proxy, until it is stopped."""
-    opened = create_storage(storage)
-    name = host if host != "0.0.0.0" else "THIS-HOST"
-    console.print(f"Serving    {show_storage(storage)} as grpc://{name}:{port}", highlight=False, soft_wrap=True)
-    if host in LOOPBACK:
-        reach = "Reach      this machine alone; --host 0.0.0.0 lets others in, without a password"
-    else:
-        reach = "Reach      whoever reaches this port can read and change every study: there is no password"
-    console.print(reach, highlight=False, soft_wrap=True)
-    serve(opened, host=host, port=port)
+def _check_folders(stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse folders of a database that lead out of others, unless they are given here, and one that adds storing."""
+    for name in ("runs", "knowledge_dir"):
+        folder, option = stored.get(name), f"--{name.replace('_', '-')}"
+        if name not in given and folder is not None and ".." in Path(folder).parts:
+            raise ValueError(
+                f"The search has {option} {folder}, which leads out of a folder, and a worker takes that from nobody's "
+                f"database. Say where it is here: {option} DIR."
+            )
+    if "knowledge_dir" in given and stored.get("knowledge_dir") is None:
+        raise ValueError(
+            "The search keeps the teacher's outputs in memory, in full precision: leave --knowledge-dir out."
+        )
 
 
 def run_distill(options: TaskOptions, recipe_file: Path, out: Path, console: Console) -> None:
@@ -223,7 +257,7 @@ def run_distill(options: TaskOptions, recipe_file: Path, out: Path, console: Con
 def _run_distill(options: TaskOptions, recipe_file: Path, out: Path, console: Console, ranks: Ranks) -> None:
     name = str(recipe_file)
     is_file = recipe_file.exists() or recipe_file.suffix or len(recipe_file.parts) > 1
-    recipe = Recipe.load(recipe_file) if is_file else RECIPES[name]
+    recipe = load_recipe(recipe_file) if is_file else RECIPES[name]
     if options.student is None:
         options = dataclasses.replace(options, config=recipe.student)
     options = dataclasses.replace(options, device=ranks.device(options.device))
@@ -347,7 +381,6 @@ __all__ = [
     "run_distill",
     "run_export",
     "run_search",
-    "run_serve",
     "run_worker",
     "show_spaces",
 ]

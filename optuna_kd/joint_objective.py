@@ -24,7 +24,7 @@ from optuna_kd.recipe import ProxyConfig, Recipe, StudentConfig
 from optuna_kd.rewards import Metrics
 from optuna_kd.search_space import DeadCell, Space, UniADSSpace
 from optuna_kd.seeds import derive_seed
-from optuna_kd.storages import frozen_of, write_trial
+from optuna_kd.storages import frozen_of, together, write_trial
 from optuna_kd.study import RECIPE, StudyMismatchError, settings_of, space_of
 from optuna_kd.training.checkpoint import Checkpoint
 from optuna_kd.training.diswot import rank_students
@@ -106,9 +106,10 @@ class JointDistillationObjective(DistillationObjective):
     def attempt(self, trial: Trial) -> Attempt[float | tuple[float, ...]]:
         """Run one trial, as `DistillationObjective.attempt` does."""
         space, seed = self.bind(trial.study)
-        recipe = space.suggest(trial)
-        line = str(Recipe(recipe.distiller, training=recipe.training))
-        write_trial(trial, {RECIPE: line, STUDENT: student_label(recipe.student) if recipe.student else ""})
+        with together(trial):
+            recipe = space.suggest(trial)
+            line = str(Recipe(recipe.distiller, training=recipe.training))
+            write_trial(trial, {RECIPE: line, STUDENT: student_label(recipe.student) if recipe.student else ""})
         task, costs = self._admit(trial, recipe)
         checkpoint = self.checkpoint_of(trial, recipe)
         with checkpoint.until_the_end():

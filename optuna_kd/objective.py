@@ -21,21 +21,22 @@ from optuna_kd.pruners.cka import GAPS
 from optuna_kd.pruners.reporting import Values
 from optuna_kd.recipe import ProxyConfig, Recipe
 from optuna_kd.rewards import REWARDS, Metrics
-from optuna_kd.search_space import TWO_CLASSES, DeadCell, Space
+from optuna_kd.search_space import TWO_CLASSES, DeadCell, Space, space_from_dict
 from optuna_kd.seeds import derive_seed
 from optuna_kd.stopping import TrainingInterrupted
-from optuna_kd.storages import frozen_of, original_number, write_trial
+from optuna_kd.storages import frozen_of, original_number, together, write_trial
 from optuna_kd.study import (
+    FACTS,
     RECIPE,
-    STUDY_ID,
     TASK,
     StudyMismatchError,
     freeze_space,
+    refit_queue,
     require_same,
     settings_of,
     space_of,
 )
-from optuna_kd.training.checkpoint import Checkpoint, checkpoint_file
+from optuna_kd.training.checkpoint import Checkpoint
 from optuna_kd.training.lesson import Rung
 from optuna_kd.training.offline import TeacherKnowledge, store_affordable
 from optuna_kd.training.proxy import proxy_images, proxy_student
@@ -43,6 +44,7 @@ from optuna_kd.training.rejection import LossRejected
 from optuna_kd.training.task import ImageClassification
 from optuna_kd.training.together import Attempt, learn_alone, next_rung
 from optuna_kd.training.trainer import StudentTraining
+from optuna_kd.trial_checkpoints import file_of_trial, sweep_checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -129,8 +131,9 @@ class DistillationObjective:
     def attempt(self, trial: Trial) -> Attempt[float | tuple[float, ...]]:
         """Run one trial, step by step: what it gives is to be learned, alone or beside others (`learn_together`)."""
         space, seed = self.bind(trial.study)
-        recipe = space.suggest(trial)
-        write_trial(trial, {RECIPE: str(recipe), "parameters": self.task.student_parameters})
+        with together(trial):
+            recipe = space.suggest(trial)
+            write_trial(trial, {RECIPE: str(recipe), "parameters": self.task.student_parameters})
         checkpoint = self.checkpoint_of(trial, recipe)
         with checkpoint.until_the_end():
             return (yield from self._learn(trial, recipe, trial_seed(seed, trial), checkpoint))
@@ -138,6 +141,7 @@ class DistillationObjective:
     def _learn(self, trial: Trial, recipe: Recipe, seed: int, checkpoint: Checkpoint) -> Attempt[float]:
         started = time.perf_counter()
         rung: Rung | None = None
+        final: dict[int, float] = {}  # the report of the last rung, which is written with all that is known at the end
         inherited = set(frozen_of(trial).intermediate_values)
         try:
             training = StudentTraining(
@@ -147,8 +151,11 @@ class DistillationObjective:
             while (passed := (yield from next_rung(events))) is not None:
                 rung = passed
                 if rung.epoch not in inherited:
-                    gaps = {**frozen_of(trial).user_attrs.get(GAPS, {}), str(rung.epoch): rung.metrics.gap}
-                    write_trial(trial, {GAPS: gaps}, {rung.epoch: self.reward(rung.metrics)})
+                    report = {rung.epoch: self.reward(rung.metrics)}
+                    if rung.epoch == self.proxy.epochs:
+                        final = report
+                    else:
+                        write_trial(trial, {GAPS: gaps_of(trial, rung)}, report)
                 is_judged = rung.epoch < max(inherited, default=0)  # before it was interrupted, and went on
                 if rung.epoch < self.proxy.epochs and not is_judged and trial.should_prune():
                     raise optuna.TrialPruned(f"pruned at epoch {rung.epoch}")
@@ -162,7 +169,9 @@ class DistillationObjective:
             raise reject(trial, str(rejected)) from None
         finally:
             scores = {} if rung is None else scores_of(rung)
-            write_trial(trial, {"seconds": round(time.perf_counter() - started, 3), **scores})
+            if rung is not None and final:
+                scores[GAPS] = gaps_of(trial, rung)
+            write_trial(trial, {"seconds": round(time.perf_counter() - started, 3), **scores}, final)
         assert rung is not None  # a proxy has at least one rung
         return self.reward(rung.metrics)
 
@@ -170,10 +179,15 @@ class DistillationObjective:
         """Give the file in which a trial keeps its state; one that runs another again has that one's."""
         if self.checkpoints is None:
             return Checkpoint(None)
-        study, number = trial.study, _number_of(trial)
-        file = checkpoint_file(self.checkpoints, study.user_attrs.get(STUDY_ID, study.study_name), number)
+        number = _number_of(trial)
+        file = file_of_trial(self.checkpoints, trial.study, number)
         described = {**(self._described or {}), "recipe": recipe.to_dict(), "trial": number}
         return Checkpoint(file, described, limit=CHECKPOINT_LIMIT)
+
+    def sweep(self, study: Study) -> None:
+        """Remove the states of trials that nobody goes on with: others have finished them, or they were given up."""
+        if self.checkpoints is not None:
+            sweep_checkpoints(study, self.checkpoints)
 
     def check(self, space: Space, *, objectives: int) -> None:
         """Refuse a space, or a number of objectives, that this objective cannot serve.
@@ -213,14 +227,18 @@ class DistillationObjective:
         Raises:
             StudyMismatchError: If the study was run on something else; both values are named.
         """
-        settings, space = settings_of(study), space_of(study)
+        attrs = study.user_attrs  # read once: it is a look into the storage
+        settings = settings_of(study, attrs)
+        space = space_from_dict(settings["space"])
         self.check(space, objectives=len(study.directions))
         if self._described is None:  # once: it hashes all data and weights
             self._described = self.describe(space)
-        stored = study.user_attrs.get(TASK)
+        stored = attrs.get(TASK)
         if stored is None:
             space = self.live_space(space)
             freeze_space(study, space)
+            refit_queue(study, space)
+            study.set_user_attr(FACTS, self.task.facts().to_dict())
             study.set_user_attr(TASK, self._described)
         else:
             require_same(study, stored, self._described)
@@ -242,7 +260,12 @@ class DistillationObjective:
         return space.without(dead)
 
 
-def scores_of(rung: Rung) -> dict[str, float]:
+def gaps_of(trial: Trial, rung: Rung) -> dict[str, float]:
+    """Give the representation gaps of a trial at the rungs that it has reported, and at this one."""
+    return {**frozen_of(trial).user_attrs.get(GAPS, {}), str(rung.epoch): rung.metrics.gap}
+
+
+def scores_of(rung: Rung) -> dict[str, Any]:
     """Give the scores of a trial that are stored with it, as they are at a rung."""
     metrics = rung.metrics
     return {
@@ -304,8 +327,9 @@ class FunctionObjective:
     def __call__(self, trial: Trial) -> float | tuple[float, ...]:
         """Run one trial."""
         settings = settings_of(trial.study)
-        recipe = space_of(trial.study).suggest(trial)
-        trial.set_user_attr(RECIPE, str(recipe))
+        with together(trial):
+            recipe = space_of(trial.study).suggest(trial)
+            write_trial(trial, {RECIPE: str(recipe)})
 
         inherited = set(frozen_of(trial).intermediate_values)  # of the trial that this one runs again
 

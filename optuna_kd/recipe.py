@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from optuna_kd.files import write_whole
 from optuna_kd.recipe_notation import describe_term, format_term, parse_term
 from optuna_kd.recipe_parts import (
     KNOWLEDGE_KINDS,
@@ -111,7 +112,7 @@ class Recipe:
 
     def save(self, path: str | Path) -> None:
         """Write the JSON form to a file."""
-        Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+        write_whole(Path(path), self.to_json() + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:

@@ -11,11 +11,14 @@ from typing import Any
 from optuna_kd.data import DataSplits
 from optuna_kd.models import STUDENTS
 from optuna_kd.recipe import ProxyConfig, halving_rungs
+from optuna_kd.runner.engines import ENGINES, Engine
 from optuna_kd.runner.plan import parse_size
 from optuna_kd.runner.storing import Storing
 from optuna_kd.search_space import SPACES, Space, StudentSpace, UniADSSpace, create_space
 from optuna_kd.study import METHODS, Method
 from optuna_kd.task_options import DIGITS_WIDTH, SEARCHED_PROXY_EPOCHS, Defaults, TaskOptions, training_images
+
+ENGINE_OPTIONS = {"ray_address": "address", "cpus_per_worker": "cpus_per_worker", "gpus_per_worker": "gpus_per_worker"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,19 +48,25 @@ class SearchOptions(TaskOptions):
     sparsity: float = 0.0
     narrow: float = 1.0
     together: int | None = None
+    engine: str = "local"
+    ray_address: str | None = None
+    cpus_per_worker: float | None = None
+    gpus_per_worker: float | None = None
     knowledge: str = "auto"
     knowledge_limit: str = "2GB"
     knowledge_dir: Path | None = None
     keep_knowledge: bool = True
     profile: bool = False
+    warm_start: tuple[str, ...] = ()
     confirm: str
     runs: Path
     dry_run: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """Give what makes the same task and objective elsewhere, as plain JSON: all but where the study is."""
+        """Give what makes the same task and objective elsewhere, as plain JSON: not where it runs, and for how long."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        left_out = ("storage", "study_name", "config", "dry_run", "profile", "workers", "together", "timeout")
+        left_out = {"storage", "study_name", "config", "dry_run", "profile", "workers", "together", "timeout", "engine"}
+        left_out |= {"warm_start", *ENGINE_OPTIONS}
         return {
             name: str(value) if isinstance(value, Path) else value
             for name, value in values.items()
@@ -123,6 +132,19 @@ def _joint_space(options: SearchOptions, name: str) -> Space:
     STUDENTS[family]
     fixed = {"base_width": DIGITS_WIDTH} if options.data == "digits" else {}
     return UniADSSpace(student=StudentSpace(family, fixed=fixed), chain=options.chain or 1)
+
+
+def chosen_engine(options: SearchOptions) -> Engine:
+    """Give what runs the workers; a `ValueError` says which options do not belong to it."""
+    kind = ENGINES[options.engine]
+    given = {argument: getattr(options, name) for name, argument in ENGINE_OPTIONS.items()}
+    given = {argument: value for argument, value in given.items() if value is not None}
+    known = {field.name for field in dataclasses.fields(kind)}
+    for name, argument in ENGINE_OPTIONS.items():
+        if argument in given and argument not in known:
+            raise ValueError(f"--{name.replace('_', '-')} belongs to --engine ray; got --engine {options.engine}.")
+    engine: Engine = kind(**given)
+    return engine
 
 
 def chosen_proxy(options: SearchOptions, splits: DataSplits, defaults: Defaults) -> ProxyConfig:

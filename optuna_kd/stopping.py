@@ -15,7 +15,7 @@ _signal = signal.SIGINT
 
 
 class Stopped(KeyboardInterrupt):
-    """Work has ended where it can go on, because of a signal.
+    """Work has ended because of a signal: where it can go on, or after a second one where it was.
 
     Args:
         signum: The signal; a program that ends because of it returns 128 + signum.
@@ -33,6 +33,16 @@ class TrainingInterrupted(Exception):
 def is_asked() -> bool:
     """Whether trainings of this process are to stop at the end of their epoch."""
     return _asked.is_set() or (_file is not None and _file.exists())
+
+
+def is_asked_alone() -> bool:
+    """Whether a signal asked this worker process and not the one that it works for, which writes the file then."""
+    return _asked.is_set() and (_file is None or not _file.exists())
+
+
+def ask() -> None:
+    """Let trainings of this process stop at the end of their epoch. For worker processes that are told so."""
+    _asked.set()
 
 
 def check() -> None:
@@ -70,7 +80,7 @@ def on_signals(tell: Callable[[str], None], file: Path | None = None) -> Iterato
     def handle(signum: int, _: FrameType | None) -> None:
         global _signal
         if _asked.is_set():
-            raise KeyboardInterrupt
+            raise Stopped(signum)
         _signal = signal.Signals(signum)
         _asked.set()
         if file is not None:

@@ -167,6 +167,8 @@ def new_task(
         precision=options.precision,
         deterministic=options.deterministic,
         student_name=options.student_name,
+        teacher_name=options.teacher_name,
+        data_name=splits.name,
     )
 
 

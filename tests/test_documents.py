@@ -52,7 +52,8 @@ def test_the_python_blocks_run_in_order(path: Path, tmp_path: Path) -> None:
 
 
 def commands_in(path: Path) -> list[str]:
-    lines = [line for _, code in blocks(path.read_text(encoding="utf-8"), "sh") for line in code.splitlines()]
+    found = blocks(path.read_text(encoding="utf-8"), "sh")
+    lines = [line for _, code in found for line in code.replace("\\\n", " ").splitlines()]
     return [line for line in lines if line.startswith("optuna-kd ")]
 
 

@@ -18,9 +18,10 @@ MODULES = {
 }
 NO_TORCH = (
     "search_space", "samplers", "pruners", "analysis", "recipe", "recipe_parts", "recipe_notation", "registry", "seeds",
-    "scales", "study", "storages", "goals", "pareto", "presets", "visualization", "durations",
+    "scales", "study", "storages", "goals", "pareto", "presets", "visualization", "durations", "cards", "files", "zoo",
+    "serving", "reporting", "lazy", "ports",
 )  # fmt: skip
-NO_OPTUNA = ("distillers", "models", "data", "training", "rewards", "student")
+NO_OPTUNA = ("distillers", "models", "data", "training", "rewards", "student", "cards")
 
 
 def rooms(names: tuple[str, ...]) -> list[str]:

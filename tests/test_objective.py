@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from torch import nn
 
 from optuna_kd import objective as objective_module
+from optuna_kd.cards import TaskFacts
 from optuna_kd.distillers import DeadTermError, Distiller
 from optuna_kd.objective import DistillationObjective, FunctionObjective, dead_cells
 from optuna_kd.pruners import REJECT_REASON, CKAPruner
@@ -24,8 +25,10 @@ from optuna_kd.search_space import AutoKDSpace, DeadCell
 from optuna_kd.seeds import derive_seed
 from optuna_kd.storages import retire_trial
 from optuna_kd.study import (
+    FACTS,
     RECIPE,
     TASK,
+    WARM_START,
     StudyMismatchError,
     best_recipe,
     create_study,
@@ -237,6 +240,17 @@ def test_dead_options_are_left_out_and_said(make_task: Make, caplog: pytest.LogC
     optimize(again, DistillationObjective(task, proxy=PROXY), total_trials=5)
     assert [record for record in caplog.records if record.name == "optuna_kd.objective"] == []
     assert space_of(again) == AutoKDSpace(dead=tuple(DEAD_2X2))
+
+
+def test_a_warm_start_is_cut_to_the_maps_too(make_task: Make) -> None:
+    task = make_task(teacher=small_maps(2), student=lambda: small_maps(2))
+    recipes = ["local>channel|gl2*5 + kl@4*1", "local>channel|kl*5 + kl@4*1"]
+    study = create_study(storage=None, seed=0, warm_start=list(map(Recipe.from_string, recipes)), task=task)
+    optimize(study, DistillationObjective(task, proxy=PROXY), total_trials=2)
+    first, second = study.trials
+    assert (first.user_attrs[RECIPE], "left_out" in first.user_attrs[WARM_START]) == (recipes[0], False)
+    assert (second.user_attrs[RECIPE] != recipes[1], "left_out" in second.user_attrs[WARM_START]) == (True, True)
+    assert TaskFacts.from_dict(study.user_attrs[FACTS]) == task.facts()
 
 
 def test_nothing_is_dead_on_4x4_maps(task: ImageClassification) -> None:

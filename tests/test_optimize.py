@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from optuna.pruners import NopPruner
 from optuna.trial import Trial, TrialState
 
 from optuna_kd import FunctionObjective, Recipe, create_study, load_study, optimize
-from optuna_kd.storages import claim_trial, original_number, retire_trial
+from optuna_kd.storages import claim_trial, frozen_of, original_number, retire_trial
 from optuna_kd.study import SAMPLERS, space_of
 from optuna_kd.study.seeding import PerTrialSampler
 from optuna_kd.training import StudentTraining
@@ -40,6 +41,32 @@ def test_twice_25_trials_are_50(tmp_path: Path, sampler: str) -> None:
     assert [trial.params for trial in parts.trials] == [trial.params for trial in whole.trials]
     assert [trial.value for trial in parts.trials] == [trial.value for trial in whole.trials]
     assert len({str(trial.params) for trial in whole.trials}) > 10
+
+
+@pytest.mark.parametrize("sampler", sorted(name for name in SAMPLERS if name != "uniads"))
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_twice_25_are_50_though_the_first_was_stopped_in_the_middle_of_one(
+    tmp_path: Path, sampler: str, kind: str
+) -> None:
+    whole = create_study(storage=None, seed=4, sampler=sampler)
+    optimize(whole, objective, total_trials=30)
+    parts = create_study(
+        storage=None if kind == "memory" else f"sqlite:///{tmp_path / 'kd.db'}", seed=4, sampler=sampler
+    )
+    for stop in (12, 12, 13, 20, None):
+
+        def stopped(trial: Trial, stop: int | None = stop) -> float:
+            value = objective(trial)
+            if original_number(frozen_of(trial)) == stop:
+                raise KeyboardInterrupt
+            return value
+
+        with contextlib.nullcontext() if stop is None else pytest.raises(KeyboardInterrupt):
+            optimize(parts, stopped, total_trials=30)
+    finished = [trial for trial in parts.trials if trial.state == TrialState.COMPLETE]
+    assert [original_number(trial) for trial in finished] == list(range(30))
+    assert [trial.number for trial in finished] != list(range(30))
+    assert [trial.params for trial in finished] == [trial.params for trial in whole.trials]
 
 
 def test_processes_share_a_total(tmp_path: Path) -> None:
@@ -83,13 +110,22 @@ def test_an_objective_may_stop_the_study() -> None:
         study.stop()
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # of Optuna, about the value
-@pytest.mark.parametrize("value", [None, "text", float("nan"), (1.0, 2.0)])
-def test_values_that_are_none_fail_the_trial(value: Any) -> None:
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "a value is not a number; got None"),
+        ("x", "a value is not a number; got 'x'"),
+        (float("nan"), "a value is not a number; got nan"),
+        ((1.0, 2.0), "1 value expected; got (1.0, 2.0)"),
+        ("text", "1 value expected; got 'text'"),
+    ],
+)
+def test_values_that_are_none_fail_the_trial_with_a_reason(value: Any, reason: str) -> None:
     study = create_study(storage=None, seed=0)
     with pytest.raises(RuntimeError, match="10 trials in a row failed"):
         optimize(study, lambda trial: value, total_trials=1)
     assert {trial.state for trial in study.trials} == {TrialState.FAIL}
+    assert {trial.user_attrs["fail_reason"] for trial in study.trials} == {reason}
 
 
 def test_ctrl_c_queues_the_trial_again(tmp_path: Path) -> None:
@@ -103,11 +139,11 @@ def test_ctrl_c_queues_the_trial_again(tmp_path: Path) -> None:
         optimize(study, interrupted, total_trials=2)
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
     optimize(study, objective, total_trials=2)
-    assert [original_number(trial) for trial in study.trials] == [0, 0, 2]
+    assert [original_number(trial) for trial in study.trials] == [0, 0, 1]
     assert study.trials[1].params == study.trials[0].params
 
 
-def test_a_wish_to_stop_is_heard_at_the_next_report(tmp_path: Path) -> None:
+def test_a_wish_to_stop_is_heard_at_the_next_report(tmp_path: Path, ctrl_c: None) -> None:
     study = create_study(storage=f"sqlite:///{tmp_path / 'kd.db'}", seed=0, sampler="random", pruner=NopPruner())
     reported: list[tuple[int, int]] = []
 

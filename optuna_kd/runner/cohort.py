@@ -65,7 +65,7 @@ def _tell(study: Study, trial: Trial, outcome: Values | Exception) -> Exception 
     if isinstance(outcome, optuna.TrialPruned):
         end_trial(study, trial, state=TrialState.PRUNED)
     elif isinstance(outcome, TrainingInterrupted):
-        retire_trial(study, study.trials[trial.number])
+        retire_trial(study, study.trials[trial.number], stopped=True)
     elif isinstance(outcome, UpdateFinishedTrialError):  # another process took it for lost, and it runs again
         pass
     elif isinstance(outcome, Exception):

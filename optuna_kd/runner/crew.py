@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from optuna.samplers import BaseSampler
@@ -19,13 +19,13 @@ from optuna.trial import TrialState
 from optuna_kd import stopping
 from optuna_kd.objective import DistillationObjective
 from optuna_kd.recipe import StudentConfig
+from optuna_kd.runner.engines import STOP, Engine, LocalEngine
 from optuna_kd.runner.jobs import SESSION, WorkerSpec
 from optuna_kd.runner.plan import Plan
 from optuna_kd.runner.progress import Reporter
 from optuna_kd.runner.run import Clock, Run
 from optuna_kd.runner.storing import Storing
-from optuna_kd.runner.workers import Workers
-from optuna_kd.storages import retire_lost_trials, retire_trial, show_storage
+from optuna_kd.storages import OWNER, retire_lost_trials, retire_trial, show_storage
 from optuna_kd.training.task import ImageClassification
 
 FEW = 4  # workers that SQLite serves well
@@ -50,6 +50,7 @@ class Setup:
         say: Told what happens.
         profile: Whether a profile of a training step is written.
         student_config: The student by its registered name, where it has one.
+        engine: What runs the workers.
     """
 
     task: ImageClassification
@@ -66,11 +67,12 @@ class Setup:
     say: Reporter
     student_config: StudentConfig | None
     profile: bool = False
+    engine: Engine = field(default_factory=LocalEngine)
 
     @property
     def checkpoints(self) -> Path:
         """Where interrupted trainings keep their state."""
-        return self.folder / "checkpoints"
+        return self.folder.absolute() / "checkpoints"
 
 
 @contextlib.contextmanager
@@ -83,9 +85,11 @@ def crew(setup: Setup) -> Iterator[Run]:
     session = f"{os.getpid()}-{time.time_ns():x}"
     scratch = Path(tempfile.mkdtemp(prefix="optuna_kd-"))
 
-    def retry_running() -> None:
+    def requeue(worker: str | None = None) -> None:
+        """Queue the trials of a worker that is gone again; None for those of all."""
         for trial in setup.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if trial.user_attrs.get(SESSION) == session:
+            signed = trial.user_attrs.get(SESSION) if worker is None else trial.system_attrs.get(OWNER)
+            if signed == (worker or session):
                 retire_trial(setup.study, trial)
         retire_lost_trials(setup.study)  # that a worker had started and not signed when it was killed
 
@@ -96,24 +100,23 @@ def crew(setup: Setup) -> Iterator[Run]:
         say.note(f"Teacher    {100 * setup.teacher:.2f} % validation accuracy")
         setup.objective.use(setup.storing.prepare(setup.task, setup.objective.proxy, say))
         retire_lost_trials(setup.study)
-        count = setup.plan.workers
-        if count > 1:
-            say.note(f"Starting   {count} worker processes")
-        if count > FEW and show_storage(setup.storage).startswith("sqlite"):
+        count, where = setup.plan.workers, show_storage(setup.storage)
+        if where.startswith("grpc"):
+            say.note("Storage    a worker that is gone is missed after two minutes: a proxy passes on no heartbeats")
+        if count > FEW and where.startswith("sqlite"):
             say.note(
                 f"Storage    more than {FEW} workers wait for one another in SQLite; PostgreSQL serves them better: "
                 "--storage postgresql+psycopg://user@host/database"
             )
-        spec, stop = _spec(setup, scratch, session), scratch / "stop"
-        with (
-            stopping.on_signals(say.note, stop),
-            Workers(count, spec, on_crash=retry_running, stop_file=stop) as workers,
-        ):
+        team = setup.engine.team(
+            _spec(setup, scratch, session), count, scratch=scratch, folder=setup.folder, requeue=requeue, say=say
+        )
+        with stopping.on_signals(say.note, scratch / STOP), team as workers:
             try:
                 yield Run(setup.study, setup.objective, workers, say, clock, setup.seed, setup.plan.together)
             except BaseException:
                 workers.stop()
-                retry_running()
+                requeue()
                 raise
     finally:
         if setup.objective.knowledge is not None:
@@ -136,7 +139,7 @@ def _spec(setup: Setup, scratch: Path, session: str) -> WorkerSpec:
         task=setup.task,
         objective=type(setup.objective),
         options=setup.objective.options(),
-        knowledge=str(file) if file else None,
+        knowledge=str(file.absolute()) if file else None,
         storage=setup.shared,
         study_name=setup.study.study_name,
         sampler=setup.sampler,

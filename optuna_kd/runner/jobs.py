@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import Trial
+from torch import nn
 
 from optuna_kd import stopping
 from optuna_kd.objective import CHECKPOINT_LIMIT, DistillationObjective
@@ -39,7 +42,18 @@ Training = tuple[Callable[..., Attempt[dict[str, Any]]], tuple[Any, ...]]
 
 @dataclass
 class Worker:
-    """The context of a worker process."""
+    """The context of a worker process.
+
+    Args:
+        task: The task.
+        objective: Scores its trials.
+        study: The searched study.
+        seed: Of the study.
+        session: Of this run of the command.
+        checkpoints: Folder in which trainings keep their state.
+        travelling: Contents of files by path, which travel with a result instead of being written; None on a machine
+            that sees the folder of the results.
+    """
 
     task: ImageClassification
     objective: DistillationObjective
@@ -47,11 +61,24 @@ class Worker:
     seed: int
     session: str
     checkpoints: Path | None
+    travelling: dict[str, bytes] | None = None
 
     @property
     def knowledge(self) -> TeacherKnowledge | None:
         """The stored outputs of the teacher."""
         return self.objective.knowledge
+
+    def keep(self, student: nn.Module, file: str) -> None:
+        """Write the weights of a student, or let them travel."""
+        if self.travelling is None:
+            path = Path(file)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_student(student.state_dict(), path)
+            return
+        with tempfile.TemporaryDirectory(prefix="optuna_kd-") as folder:
+            path = Path(folder) / "student.pt"
+            save_student(student.state_dict(), path)
+            self.travelling[file] = path.read_bytes()
 
 
 @dataclass(frozen=True)
@@ -61,7 +88,7 @@ class WorkerSpec:
     Args:
         task: The task; it travels with its teacher and its data.
         objective, options: How to create the objective.
-        knowledge: The file with the teacher's outputs, or None to ask it online.
+        knowledge: The file with the teacher's outputs, or its content [bytes], or None to ask it online.
         storage: URL, or the storage itself when everything runs in one process.
         study_name: Of the searched study.
         sampler: A name, or a sampler.
@@ -74,7 +101,7 @@ class WorkerSpec:
     task: ImageClassification
     objective: type[DistillationObjective]
     options: dict[str, Any]
-    knowledge: str | None
+    knowledge: str | np.ndarray | None
     storage: str | BaseStorage
     study_name: str
     sampler: str | BaseSampler
@@ -87,7 +114,7 @@ class WorkerSpec:
         """Create the context."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         objective = self.objective(self.task, **self.options, checkpoints=self.checkpoints)
-        objective.use(TeacherKnowledge.load(self.knowledge, self.task) if self.knowledge else None)
+        objective.use(None if self.knowledge is None else TeacherKnowledge.load(self.knowledge, self.task))
         sampler = self.sampler if isinstance(self.sampler, BaseSampler) else create_sampler(self.sampler, self.seed)
         study = optuna.load_study(
             study_name=self.study_name,
@@ -199,12 +226,10 @@ def run_full(worker: Worker, recipe: Recipe, epochs: int, index: int, file: str 
     except LossRejected as rejected:
         chance = 1 / worker.task.num_classes
         test = None if worker.task.test_set is None else chance
-        failed = FullRun(index, chance, test, cross_entropy=None, cka=None, seconds=0.0)
+        failed = FullRun(index, chance, test, cross_entropy=None, cka=None, seconds=0.0, selected_test_accuracy=test)
         return {"recipe": str(recipe), "epochs": epochs, **dataclasses.asdict(failed), "reject_reason": str(rejected)}
     if file is not None:
-        path = Path(file)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_student(student.state_dict(), path)
+        worker.keep(student, file)
     return {"recipe": str(recipe), "epochs": epochs, **dataclasses.asdict(run)}
 
 

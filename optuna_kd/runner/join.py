@@ -8,6 +8,7 @@ from optuna_kd.runner.crew import Setup, crew
 from optuna_kd.runner.progress import format_seconds
 from optuna_kd.runner.trials import TrialPhase
 from optuna_kd.study import count_finished
+from optuna_kd.trial_checkpoints import sweep_checkpoints
 
 
 def join(setup: Setup) -> int:
@@ -17,6 +18,7 @@ def join(setup: Setup) -> int:
     """
     with crew(setup) as run:
         TrialPhase(run, setup.plan, best_so_far=lambda: _best(setup.study))(0.0)
+    sweep_checkpoints(setup.study, setup.checkpoints)
     finished = count_finished(setup.study)
     setup.say.note(f"Done in {format_seconds(run.clock.elapsed())}: the study has {finished} trials.")
     return finished

@@ -13,6 +13,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optuna_kd.analysis.verdict import LABELS, PLAIN, SEARCHED, TUNED
+from optuna_kd.cards import save_card
+from optuna_kd.files import write_whole
 from optuna_kd.goals import GOALS
 from optuna_kd.joint_objective import JointDistillationObjective, goals_of
 from optuna_kd.recipe import Recipe
@@ -22,6 +24,7 @@ from optuna_kd.runner.jobs import run_full
 from optuna_kd.runner.main_job import MainJob
 from optuna_kd.runner.plan import METHODS, PRUNED_SHARE
 from optuna_kd.runner.result import FrontRow, OptionRow, SearchResult
+from optuna_kd.runner.search_card import card_of_search
 from optuna_kd.runner.workers import Job
 from optuna_kd.samplers import UniADSSampler
 from optuna_kd.study import count_complete, count_finished, front, recipe_of, record_confirmed
@@ -96,8 +99,12 @@ class JointJob(MainJob):
         content["front"] = [_as_json(row) for row in rows]
         content["knee"] = sentence
         content["options"] = [dataclasses.asdict(option) for option in options]
-        summary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_whole(summary, json.dumps(content, indent=2) + "\n")
         return result
+
+    def _students(self, result: SearchResult) -> dict[int, Path]:
+        """Give the file of each student of the front by its trial."""
+        return {row.trial: row.folder / "student.pt" for row in result.front if row.folder is not None}
 
     def _front_row(self, trial: FrozenTrial) -> FrontRow:
         recipe = recipe_of(self.study, trial)
@@ -107,11 +114,16 @@ class JointJob(MainJob):
         if record is None or not file.exists():
             return FrontRow(trial.number, recipe, values, costs)
         folder = self.setup.folder / "front" / f"trial-{trial.number}"
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(file, folder / "student.pt")
+        write_whole(folder / "student.pt", file.read_bytes())
         recipe.save(folder / "recipe.json")
-        card = {**student_card(self.objective.task_of(recipe)), "recipe": str(recipe), "runs": [record]}
-        (folder / "summary.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        task = self.objective.task_of(recipe)
+        summary = {**student_card(task), "recipe": str(recipe), "runs": [record]}
+        write_whole(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+        runs = {SEARCHED: (recipe, [record])}
+        card = card_of_search(
+            self.study, task, recipe, runs, SEARCHED, teacher=self.setup.teacher, epochs=self.plan.epochs
+        )
+        save_card(card, folder)
         return FrontRow(trial.number, recipe, values, costs, record["val_accuracy"], record["test_accuracy"], folder)
 
     def _best_so_far(self) -> str:

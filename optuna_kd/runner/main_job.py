@@ -5,13 +5,17 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from optuna.trial import TrialState
+
+from optuna_kd.analysis.dashboard import ARTIFACTS, Publisher, upload_results
 from optuna_kd.analysis.verdict import LABELS, PLAIN, SEARCHED, TUNED
 from optuna_kd.pruners import REJECT_REASON
-from optuna_kd.recipe import Recipe
+from optuna_kd.recipe import Recipe, canonical
 from optuna_kd.runner.confirmation import confirm
 from optuna_kd.runner.controls import LABELS_ONLY, PLAIN_KD, best_of_grid, control_recipes, run_controls
 from optuna_kd.runner.crew import Setup, crew
@@ -23,7 +27,7 @@ from optuna_kd.runner.result import SearchResult, conclude
 from optuna_kd.runner.trials import TrialPhase
 from optuna_kd.runner.workers import Job
 from optuna_kd.storages import show_storage
-from optuna_kd.study import count_complete, count_finished, record_confirmed, top_recipes
+from optuna_kd.study import count_complete, count_finished, recipe_of, record_confirmed, top_recipes
 
 
 class MainJob:
@@ -32,6 +36,7 @@ class MainJob:
     def __init__(self, setup: Setup) -> None:
         self.setup, self.objective, self.study, self.plan = setup, setup.objective, setup.study, setup.plan
         self.say = setup.say
+        self.publisher = Publisher(setup.say.note)
         self.controls, self.confirmation, self.full = (
             Ledger(setup.storage, f"{self.study.study_name}/{name}", metric=metric)
             for name, metric in (("controls", "reward"), ("confirmation", "reward"), ("full", "accuracy"))
@@ -45,8 +50,15 @@ class MainJob:
             self._compare_with_teacher(records[LABELS])
         result = self._conclude(methods, records)
         shutil.rmtree(self.setup.checkpoints, ignore_errors=True)
+        self._report()
+        self.publisher.finish(self.study, before=lambda: self._upload(result))
         self.say.note(f"Done in {format_seconds(self.run.clock.elapsed())}.")
         return result
+
+    def _report(self) -> None:
+        from optuna_kd.reporting import report_of_search  # plotly and all, which a search needs at its end only
+
+        self.say.note(report_of_search(self.study, self.setup.folder))
 
     def _conclude(self, methods: Mapping[str, Recipe], records: Mapping[str, list[dict[str, Any]]]) -> SearchResult:
         return conclude(
@@ -56,9 +68,24 @@ class MainJob:
             records,
             self.setup.folder,
             student_file=lambda index: self._student_file(methods[SEARCHED], index),
+            teacher=self.setup.teacher,
+            epochs=self.plan.epochs,
             student_config=methods[SEARCHED].student or self.setup.student_config,
             storage=show_storage(self.setup.storage),
         )
+
+    def _upload(self, result: SearchResult) -> None:
+        """Hang the results on the study, and each student that was trained in full on the trial of its recipe."""
+        students = self._students(result)
+        upload_results(self.study, result.directory, self.setup.folder.parent / ARTIFACTS, students)
+
+    def _students(self, result: SearchResult) -> dict[int, Path]:
+        """Give the files of students by the trials of their recipes: here, the best trial of the recipe."""
+        wanted = canonical(replace(result.recipe, student=None))
+        trials = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        own = [trial for trial in trials if canonical(recipe_of(self.study, trial)) == wanted]
+        best = max(own, key=lambda trial: trial.values[0], default=None)
+        return {} if best is None else {best.number: result.directory / "student.pt"}
 
     def _find_recipes(self) -> dict[str, Recipe]:
         """Run controls, trials and confirmation; give the recipe of every method of the table."""
@@ -90,7 +117,13 @@ class MainJob:
     def _run_trials(self, after: float) -> None:
         """Run the missing trials; `after` are the epochs still to come afterwards, which a budget has to hold."""
         profile = self.setup.folder / "profile.txt" if self.setup.profile else None
-        TrialPhase(self.run, self.plan, best_so_far=self._best_so_far, profile=profile)(after)
+        TrialPhase(
+            self.run,
+            self.plan,
+            best_so_far=self._best_so_far,
+            after_trial=lambda: self.publisher(self.study),
+            profile=profile,
+        )(after)
 
     def _require_complete(self) -> None:
         if count_complete(self.study):

@@ -8,7 +8,6 @@ import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,12 @@ from rich.table import Table
 from torch import nn
 
 from optuna_kd.analysis.statistics import Comparison, compare
-from optuna_kd.analysis.verdict import SEARCHED, TUNED, judge
+from optuna_kd.analysis.verdict import SEARCHED, TUNED, judge, outcome_of
+from optuna_kd.cards import installed_versions, save_card
+from optuna_kd.files import write_whole
 from optuna_kd.models import count_parameters, latency_ms, student_label
 from optuna_kd.recipe import Recipe, StudentConfig
+from optuna_kd.runner.search_card import card_of_search, publish
 from optuna_kd.study import STUDY_ID, count_complete, count_finished, settings_of
 from optuna_kd.training.evaluation import accuracy
 from optuna_kd.training.full import mean_and_sd, student_card
@@ -212,11 +214,14 @@ class SearchResult:
         return console.export_text().rstrip()
 
     def save(self, directory: str | Path) -> Path:
-        """Copy `student.pt`, `recipe.json` and `summary.json` to another folder; return it."""
+        """Copy `student.pt`, `recipe.json`, `summary.json`, the card and the report to another folder; return it."""
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("student.pt", "recipe.json", "summary.json"):
+        for name in ("student.pt", "recipe.json", "summary.json", "card.json", "card.md"):
             shutil.copy2(self.directory / name, folder / name)
+        for name in ("report.html", "report.md"):
+            if (self.directory / name).exists():  # a search ends well without them
+                shutil.copy2(self.directory / name, folder / name)
         return folder
 
 
@@ -228,6 +233,8 @@ def conclude(
     folder: Path,
     *,
     student_file: Any,
+    teacher: float,
+    epochs: int,
     student_config: StudentConfig | None = None,
     storage: str = "in memory",
 ) -> SearchResult:
@@ -240,6 +247,8 @@ def conclude(
         records: The full trainings of each method, one per seed, in the same order of seeds.
         folder: Where to write.
         student_file: `student_file(index)` is the file of the searched student of a seed.
+        teacher: Accuracy of the teacher on the validation data.
+        epochs: Of each full training.
         student_config: Name of the student, where it is a registered model.
         storage: Where the study is, to be shown.
     """
@@ -267,7 +276,8 @@ def conclude(
         )
     controls = {name: found for name, found in values.items() if name != SEARCHED}
     comparisons = compare(values[SEARCHED], controls)
-    verdict = judge(comparisons, same_recipe=methods[SEARCHED] == methods[TUNED])
+    is_tuned = methods[SEARCHED] == methods[TUNED]
+    verdict = judge(comparisons, same_recipe=is_tuned)
 
     trained = [run for run in records[SEARCHED] if "reject_reason" not in run]
     if not trained:
@@ -276,16 +286,19 @@ def conclude(
             f"{records[SEARCHED][0]['reject_reason']}. Try a lower learning rate."
         )
     best = max(trained, key=lambda run: run["val_accuracy"])
-    folder.mkdir(parents=True, exist_ok=True)
-    chosen = student_file(best["seed"])
-    shutil.copy2(chosen, folder / "student.pt")
+    write_whole(folder / "student.pt", student_file(best["seed"]).read_bytes())
     student.load_state_dict(torch.load(folder / "student.pt", weights_only=True))
     recipe = replace(methods[SEARCHED], student=student_config)
     recipe.save(folder / "recipe.json")
     result = SearchResult(study, recipe, student.eval(), tuple(rows), comparisons, verdict, part, folder)
-    (folder / "summary.json").write_text(
-        json.dumps({"storage": storage, **_summary(result, task, records)}, indent=2) + "\n", "utf-8"
-    )
+    summary = {"storage": storage, **_summary(result, task, records)}
+    write_whole(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    card = card_of_search(
+        study, task, recipe, {method: (methods[method], records[method]) for method in methods}, SEARCHED,
+        teacher=teacher, epochs=epochs, verdict=verdict, outcome=outcome_of(comparisons[TUNED], same_recipe=is_tuned),
+    )  # fmt: skip
+    save_card(card, folder)
+    publish(study, card)
     return result
 
 
@@ -314,10 +327,7 @@ def _summary(
             "validation": len(task.val_set),
             "test": len(task.test_set) if task.test_set is not None else 0,
         },
-        "versions": {
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in ("optuna-kd", "optuna", "torch", "torchvision")},
-        },
+        "versions": installed_versions(),
         "machine": f"{platform.system()} {platform.machine()}",
     }
 

@@ -12,9 +12,10 @@ from optuna.study import Study
 
 from optuna_kd import stopping
 from optuna_kd.objective import DistillationObjective
-from optuna_kd.runner.jobs import Worker, train_all
+from optuna_kd.runner.engines import Team
+from optuna_kd.runner.jobs import train_all
 from optuna_kd.runner.progress import Reporter
-from optuna_kd.runner.workers import Job, Workers
+from optuna_kd.runner.workers import Job
 from optuna_kd.stopping import TrainingInterrupted
 
 
@@ -60,7 +61,7 @@ class Run:
 
     study: Study
     objective: DistillationObjective
-    workers: Workers[Worker]
+    workers: Team
     say: Reporter
     clock: Clock
     seed: int

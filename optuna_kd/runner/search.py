@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,12 +14,12 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study
-from sqlalchemy.exc import ArgumentError
 
 from optuna_kd.joint_objective import JointDistillationObjective
 from optuna_kd.objective import DistillationObjective
 from optuna_kd.recipe import ProxyConfig, StudentConfig
 from optuna_kd.runner.crew import Setup
+from optuna_kd.runner.engines import ENGINES, Engine
 from optuna_kd.runner.joint_job import JointJob
 from optuna_kd.runner.main_job import MainJob
 from optuna_kd.runner.plan import Plan, check_method, parse_duration
@@ -29,14 +29,25 @@ from optuna_kd.runner.storing import Storing
 from optuna_kd.runner.teacher import check_teacher
 from optuna_kd.samplers.nsga.guide import TOTAL_TRIALS
 from optuna_kd.search_space import Space, UniADSSpace, create_space
-from optuna_kd.storages import DEFAULT_URL, create_storage, is_shareable
-from optuna_kd.study import METHODS, SAMPLERS, STUDY_ID, Method, create_study, require_same
+from optuna_kd.storages import DEFAULT_URL, create_storage, creation_lock, is_shareable
+from optuna_kd.study import (
+    COMMAND,
+    KNOWLEDGE,
+    METHODS,
+    SAMPLERS,
+    STUDY_ID,
+    Method,
+    Sources,
+    create_study,
+    is_begun,
+    queue,
+    read_sources,
+    require_same,
+)
 from optuna_kd.training.knowledge_plan import LIMIT
 from optuna_kd.training.task import ImageClassification
 
 TOGETHER = 8  # trials at a time on a GPU, which a single small student leaves idle
-KNOWLEDGE = "optuna_kd_knowledge"  # user attribute of a study: how the teacher is asked
-COMMAND = "optuna_kd_command"  # user attribute of a study: the options of `optuna-kd search`, without its storage
 
 
 def search(
@@ -46,6 +57,7 @@ def search(
     trials: int | None = None,
     budget: str | float | None = None,
     workers: int = 1,
+    engine: str | Engine = "local",
     together: int | None = None,
     storage: str | BaseStorage | None = DEFAULT_URL,
     study_name: str | None = None,
@@ -69,6 +81,7 @@ def search(
     seeds: int = 10,
     confirm: tuple[int, int] | Literal[0] = (5, 3),
     directory: str | Path = "runs",
+    warm_start: Sources | None = None,
     progress: bool | Reporter = True,
     profile: bool = False,
     name: str | None = None,
@@ -85,6 +98,7 @@ def search(
         trials: Total of the study; 60 unless a budget is given.
         budget: Instead of trials: the time for all of it, in seconds or as text ("20m", "1h30m").
         workers: Processes; each gets its share of the cores. More than one need a storage with a URL.
+        engine: "local": the workers are processes of this machine; "ray": actors of a Ray cluster, see `RayEngine`.
         together: Trials that each of them trains at a time, those of students with the same layers as one stacked
             network; None is 1 on a CPU, where it gains little, and where the student is searched too, else 8.
         storage: A database URL; None keeps everything in memory.
@@ -111,6 +125,8 @@ def search(
         seeds: Students per method in the closing table.
         confirm: How many of the best recipes are scored again, and with how many new seeds each; 0 for none.
         directory: Results are written to `<directory>/<study name>/`.
+        warm_start: Recipes that did well elsewhere, which a new study tries first, those of the most similar tasks;
+            see `create_study`. "auto" takes those of `directory`.
         progress: False says nothing.
         profile: Write what takes the time of a training step to `profile.txt` beside the results.
         name: First part of a derived study name; None is the method.
@@ -121,7 +137,7 @@ def search(
         StudyMismatchError: If the study exists with other settings; both are named.
         StorageError: If the storage cannot be opened.
         TeacherError: If the teacher is not better than chance.
-        ValueError: For arguments out of range.
+        ValueError: For arguments out of range, and for a folder that cannot be written to.
     """
     confirm_plan = (confirm, 0) if isinstance(confirm, int) else confirm
     seconds = parse_duration(budget) if budget is not None else None
@@ -140,12 +156,13 @@ def search(
     sampler = sampler or preset.sampler
     if isinstance(sampler, str):
         SAMPLERS[sampler]  # names and teacher are checked before anything is written
+    engine = ENGINES[engine]() if isinstance(engine, str) else engine
+    engine.check(storage, workers, str(task.device))
     storing = Storing(
         knowledge, knowledge_limit, None if knowledge_dir is None else Path(knowledge_dir), keep_knowledge
     )
     mode = storing.plan(task, objective.proxy).mode
     teacher = check_teacher(task)
-    check_shareable(storage, workers)
     opened = create_storage(storage)
     study_name = study_name or derived_name(name or method, objective, seed, space, sampler, objectives, knowledge)
     check_study_name(study_name)
@@ -172,8 +189,11 @@ def search(
         folder = Path(directory) / study.study_name
         if is_shareable(storage):  # in memory every run is another study, and its results take the place of the last
             set_aside(folder, study, reporter)
+        check_folder(folder)
         if feasible is not None:
             begin_with(study, space, feasible)
+        if warm_start is not None:
+            warm_up(study, objective, warm_start, Path(directory), opened, reporter)
         setup = Setup(
             task=task,
             teacher=teacher,
@@ -189,6 +209,7 @@ def search(
             say=reporter,
             student_config=student_config,
             profile=profile,
+            engine=engine,
         )
         return (JointJob if preset.objectives else MainJob)(setup)()
     finally:
@@ -222,6 +243,22 @@ def set_aside(folder: Path, study: Study, say: Reporter) -> None:
     say.note(f"Kept       {folder} held the results of another study of this name; they are in {kept} now")
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that the results cannot be written to: it would show after hours of training.
+
+    Raises:
+        ValueError: Saying why.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"x")
+    except OSError as error:
+        raise ValueError(
+            f"Results cannot be written to {folder}: {error.strerror}. Choose another folder (directory=..., --runs)."
+        ) from None
+
+
 def begin_with(study: Study, space: Space, student: StudentConfig) -> None:
     """Queue the smallest student that keeps the limits as the first trial; its recipe is the sampler's choice.
 
@@ -230,6 +267,27 @@ def begin_with(study: Study, space: Space, student: StudentConfig) -> None:
     """
     if isinstance(space, UniADSSpace) and space.student and not study.get_trials(deepcopy=False):
         study.enqueue_trial(dict(space.student.values_of(student)))
+
+
+def warm_up(
+    study: Study,
+    objective: DistillationObjective,
+    sources: Sources,
+    runs: Path,
+    storage: BaseStorage,
+    say: Reporter,
+) -> None:
+    """Put recipes that did well on similar tasks before the trials of a study that is not begun."""
+    if is_begun(study):
+        say.note("Warm start it has begun already, and goes on as it is")
+        return
+    candidates, notes = read_sources(sources, runs=runs, storage=storage)
+    space, _ = objective.bind(study)  # cut to the task: recipes that cannot teach here are not begun with
+    with creation_lock(storage):
+        if not is_begun(study):
+            notes = [*queue(study, candidates, objective.task.facts(), space), *notes]
+    for note in notes:
+        say.note(f"Warm start {note}")
 
 
 def create_objective(
@@ -244,20 +302,6 @@ def create_objective(
     if preset.objectives:
         return JointDistillationObjective(task, proxy=proxy, screen=screen, **limits)  # type: ignore[arg-type]
     return DistillationObjective(task, proxy=proxy, reward=reward)
-
-
-def check_shareable(storage: str | BaseStorage | None, workers: int) -> None:
-    """Check that so many workers can open a storage; a URL that cannot be read passes, opening it says why.
-
-    Raises:
-        ValueError: If it is in one process's memory and there are more workers.
-    """
-    with contextlib.suppress(ArgumentError):
-        if workers > 1 and not is_shareable(storage):
-            raise ValueError(
-                f"{workers} workers need a storage with a URL, because they are processes; with a storage in memory "
-                "use workers=1."
-            )
 
 
 def check_study_name(name: str) -> None:

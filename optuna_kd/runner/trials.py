@@ -29,12 +29,21 @@ class TrialPhase:
         run: The study, its workers, and who is told.
         plan: How many trials, or for how long.
         best_so_far: Says what is best by now.
+        after_trial: Called after every trial that is told about.
         profile: File for a profile of a training step; None for one line about it.
     """
 
-    def __init__(self, run: Run, plan: Plan, *, best_so_far: Callable[[], str], profile: Path | None = None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        plan: Plan,
+        *,
+        best_so_far: Callable[[], str],
+        after_trial: Callable[[], None] = lambda: None,
+        profile: Path | None = None,
+    ) -> None:
         self.run, self.plan, self.profile = run, plan, profile
-        self._best_so_far = best_so_far
+        self._best_so_far, self._after_trial = best_so_far, after_trial
         self._at_once = 1 if plan.together == 1 else 2 * plan.together  # so that places of pruned ones are taken
         self._jobs = self._flying = 0  # given to workers so far; trials that they are running
         self._seen = 0  # finished trials that were told about
@@ -72,6 +81,7 @@ class TrialPhase:
         self._seen += 1
         self.run.advance(result["epochs"] * self.run.objective.proxy.subset, self._best_so_far())
         self._count_others()
+        self._after_trial()
 
     def _count_others(self) -> None:
         """Show the trials that other processes have finished meanwhile."""

@@ -23,6 +23,7 @@ from loky import ProcessPoolExecutor, cpu_count
 from loky.process_executor import TerminatedWorkerError
 
 from optuna_kd import stopping
+from optuna_kd.stopping import TrainingInterrupted
 
 Context = TypeVar("Context")
 
@@ -62,7 +63,8 @@ class Workers(Generic[Context]):
         create_context: Called once in every process; its result is the first argument of each job.
         threads: Torch threads of each process; None shares the cores out.
         on_crash: Called when worker processes died; their unfinished jobs run again afterwards.
-        stop_file: There as soon as trainings are to stop (`optuna_kd.stopping`).
+        stop_file: There as soon as trainings are to stop (`optuna_kd.stopping`). A process that gets a SIGTERM of its
+            own stops its training and is replaced.
     """
 
     def __init__(
@@ -164,15 +166,16 @@ class Workers(Generic[Context]):
                 max_workers=self.count,
                 initializer=_start_worker,
                 initargs=(self._create_context, self.threads, self._stop_file),
-                env=self._environment(),
+                env=environment(self.threads),
             )
         with _interrupts_blocked():
             return self._executor.submit(_run_job, job.function, job.arguments)
 
-    def _environment(self) -> dict[str, str]:
-        """Give what the processes need to know before they start; what the user has set for malloc stays."""
-        malloc = {name: os.environ.get(name, value) for name, value in MALLOC.items()}
-        return {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads), **malloc}
+
+def environment(threads: int) -> dict[str, str]:
+    """Give what worker processes need to know before they start; what the user has set for malloc stays."""
+    malloc = {name: os.environ.get(name, value) for name, value in MALLOC.items()}
+    return {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), **malloc}
 
 
 @contextlib.contextmanager
@@ -214,7 +217,21 @@ def _start_worker(create_context: Callable[[], Any], threads: int, stop_file: Pa
 def _run_job(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     if _failure is not None:
         raise _failure
-    return function(_context, *arguments)
+    _leave_if_asked_alone()
+    try:
+        return function(_context, *arguments)
+    except TrainingInterrupted:
+        _leave_if_asked_alone()
+        raise
+
+
+def _leave_if_asked_alone() -> None:
+    """End this worker if a signal stopped it and not the search: in a new one this job runs, or goes on.
+
+    Not as soon as a job ends: its trials have ended or are queued again, and the parent is to hear of them.
+    """
+    if stopping.is_asked_alone():
+        os._exit(128 + signal.SIGTERM)
 
 
 def _follow(parent: int) -> None:

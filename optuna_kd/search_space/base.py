@@ -101,6 +101,13 @@ class Space(ABC):
             raise ValueError(f"The recipe {recipe} is not in the space {self.name!r}; the nearest there is {found}.")
         return recorder.params
 
+    def adopt(self, recipe: Recipe) -> Recipe:
+        """Give a recipe of another study as this space would have it, without what is not searched here.
+
+        Whether it is in this space, `params` tells.
+        """
+        return replace(recipe, student=None, training=None)
+
     def without(self, dead: Sequence[DeadCell]) -> Space:
         """Give the same space without these cells."""
         return replace(self, dead=tuple(sorted({*self.dead, *dead})))

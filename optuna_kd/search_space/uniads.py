@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from optuna_kd.recipe import DistillerConfig, OpConfig, Recipe, TermConfig, TrainingConfig
+from optuna_kd.recipe import DistillerConfig, OpConfig, Options, Recipe, StudentConfig, TermConfig, TrainingConfig
 from optuna_kd.search_space.base import SPACES, Space, Suggests, choose
 from optuna_kd.search_space.student import StudentSpace
 
@@ -121,6 +121,14 @@ class UniADSSpace(Space):
         if recipe.training is not None:
             values |= {"batch_size": recipe.training.batch_size, "lr": recipe.training.lr}
         return values
+
+    def adopt(self, recipe: Recipe) -> Recipe:
+        """Give a recipe of another study as this space would have it: its student with the options fixed here."""
+        student = recipe.student if self.student is not None else None
+        if student is not None and self.student is not None and student.name == self.student.name:
+            chosen = {name: value for name, value in student.options.items() if name in self.student.options}
+            student = StudentConfig(student.name, Options({**self.student.fixed, **chosen}))
+        return replace(recipe, student=student, training=recipe.training if self.training else None)
 
     def size(self) -> int:
         """Count students times distillers; continuous weights count as the grid, the training is left out."""

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import random
-import signal
 import socket
 import subprocess
 import sys
@@ -14,72 +11,44 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import optuna
 import pytest
-from digits_worker import NAME, create_objective, join_study
+from crowd import FINISHED, KILLS, TOTAL, Crowd, begin, disturb, forking, recovery_of
+from digits_worker import NAME, undisturbed
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_kd.storages import OWNER, create_storage, original_number
-from optuna_kd.study.optimizing import run_trial
+from optuna_kd.storages import create_storage, original_number
 
 pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("quiet_optuna")]
 
-WORKERS, TOTAL, KILLS = 4, 60, 20
-PAUSE = 1.5  # seconds between two kills
-LIMIT = 900.0  # seconds in which all is over
-WORKER = Path(__file__).with_name("digits_worker.py")
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
+@pytest.fixture
+def start_crowd(tmp_path: Path) -> Iterator[Callable[[str], Crowd]]:
+    """Make a crowd of workers for a database, which is ended with the test."""
+    crowds: list[Crowd] = []
 
-@dataclass
-class Crowd:
-    """Worker processes that are started again whenever one was killed."""
+    def start(url: str) -> Crowd:
+        crowds.append(Crowd(url, tmp_path))
+        return crowds[-1]
 
-    url: str
-    folder: Path
-    processes: list[subprocess.Popen[str]] = field(default_factory=list)
-
-    def start(self) -> None:
-        """Start one more."""
-        command = [sys.executable, str(WORKER), self.url, str(self.folder / "checkpoints"), str(TOTAL)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        log = (self.folder / f"worker-{time.monotonic_ns()}.log").open("w")
-        self.processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, text=True))
-
-    def kill_one(self, trials: list[FrozenTrial], chance: random.Random) -> bool:
-        """Kill one that runs a trial, and start another in its place; give whether there was one."""
-        owners = {str(trial.system_attrs.get(OWNER, "//")).split("/")[1] for trial in trials}
-        busy = [process for process in self.processes if process.poll() is None and str(process.pid) in owners]
-        if busy:
-            victim = chance.choice(busy)
-            victim.kill()
-            victim.wait()
-            self.start()
-        return bool(busy)
-
-    def stop(self) -> None:
-        """End all."""
-        for process in self.processes:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-
-    def logs(self) -> str:
-        """Give what they wrote."""
-        return "\n".join(file.read_text() for file in sorted(self.folder.glob("worker-*.log")))
+    try:
+        yield start
+    finally:
+        for crowd in crowds:
+            crowd.stop()
 
 
 @pytest.fixture
-def crowd(database: str, tmp_path: Path) -> Iterator[Crowd]:
-    """Four workers on one study."""
-    crowd = Crowd(database, tmp_path)
-    try:
-        yield crowd
-    finally:
-        crowd.stop()
+def say(capsys: pytest.CaptureFixture[str]) -> Callable[[object], None]:
+    """Print past pytest, which keeps what tests print."""
+
+    def say(text: object) -> None:
+        with capsys.disabled():
+            print(f"\n{text}")
+
+    return say
 
 
 @contextlib.contextmanager
@@ -113,43 +82,9 @@ def dashboard(url: str) -> Iterator[list[int]]:
         server.wait()
 
 
-def disturb(crowd: Crowd, beside: Callable[[int], None] = lambda kill: None) -> dict[int, FrozenTrial]:
-    """Kill workers while they run, and wait until the study is complete; give the finished trials as first seen."""
-    chance = random.Random(0)
-    for _ in range(WORKERS):
-        crowd.start()
-    study = wait_for_study(crowd)
-    first_seen: dict[int, FrozenTrial] = {}
-    started, kills, last = time.monotonic(), 0, time.monotonic()
-    while True:
-        assert time.monotonic() - started < LIMIT, crowd.logs()
-        running: list[FrozenTrial] = []
-        with contextlib.suppress(Exception):  # the database may be away
-            running = study.get_trials(states=(TrialState.RUNNING,))
-            for trial in study.get_trials(states=FINISHED):
-                first_seen.setdefault(trial.number, trial)
-        if all(process.poll() is not None for process in crowd.processes):
-            break
-        if kills < KILLS and time.monotonic() - last > PAUSE and crowd.kill_one(running, chance):
-            kills, last = kills + 1, time.monotonic()
-            beside(kills)
-        time.sleep(0.3)
-    assert kills == KILLS, f"all was over after {kills} kills"
-    assert {process.returncode for process in crowd.processes} == {0, -signal.SIGKILL}, crowd.logs()
-    return first_seen
-
-
-def wait_for_study(crowd: Crowd) -> optuna.Study:
-    end = time.monotonic() + 120
-    while True:
-        assert time.monotonic() < end, crowd.logs()
-        with contextlib.suppress(Exception):
-            return optuna.load_study(study_name=NAME, storage=create_storage(crowd.url))
-        time.sleep(0.5)
-
-
 def check(crowd: Crowd, first_seen: dict[int, FrozenTrial], shown: list[int]) -> None:
     """Compare with the same trials where nobody was killed."""
+    assert all(kill.recovered for kill in crowd.kills if kill.attempt), "a trial was lost"
     trials = optuna.load_study(study_name=NAME, storage=create_storage(crowd.url)).trials
     finished = [trial for trial in trials if trial.state in FINISHED]
     assert len(finished) == TOTAL
@@ -158,13 +93,13 @@ def check(crowd: Crowd, first_seen: dict[int, FrozenTrial], shown: list[int]) ->
     for number, trial in first_seen.items():
         assert trials[number] == trial, "a finished trial was changed"
     originals = [original_number(trial) for trial in finished]
-    assert len(set(originals)) == TOTAL, "a trial was run twice"
+    assert sorted(originals) == list(range(TOTAL)), "not the trials that it would have been without kills"
     interrupted = [trial for trial in trials if trial.state == TrialState.FAIL]
     assert len(interrupted) >= KILLS - 4, "some kills may come just after a trial has ended, but not many"
     assert any(original_number(trial) != trial.number for trial in finished)
     assert shown, "the dashboard showed nothing"
     assert list((crowd.folder / "checkpoints").glob("*")) == []
-    twins = undisturbed(set(originals))
+    twins = twins_of(set(originals))
     for trial in finished:
         twin = twins[original_number(trial)]
         assert (trial.params, trial.values) == (twin.params, twin.values)
@@ -174,28 +109,31 @@ def check(crowd: Crowd, first_seen: dict[int, FrozenTrial], shown: list[int]) ->
         }
 
 
-def undisturbed(numbers: set[int]) -> dict[int, FrozenTrial]:
-    """Run these trials one after another in this process."""
-    study, objective = join_study(None), create_objective(None)
-    objective.bind(study)
-    for number in range(max(numbers) + 1):
-        trial = study.ask()
-        if number in numbers:
-            run_trial(study, trial, objective, ())
-        else:
-            study.tell(trial, state=TrialState.FAIL)
-    return {trial.number: trial for trial in study.trials if trial.number in numbers}
+_twins: dict[int, FrozenTrial] = {}  # by number: the same for all tests, because a trial depends on its number alone
 
 
-def test_killed_workers(crowd: Crowd) -> None:
+def twins_of(numbers: set[int]) -> dict[int, FrozenTrial]:
+    """Give these trials as they are where nobody is killed."""
+    missing = sorted(numbers - _twins.keys())
+    with forking().Pool(2) as pool:
+        for found in pool.map(undisturbed, [missing[::2], missing[1::2]]):
+            _twins.update(found)
+    return _twins
+
+
+def test_killed_workers(database: str, start_crowd: Callable[[str], Crowd], say: Callable[[object], None]) -> None:
+    crowd = start_crowd(database)
+    study = begin(crowd)
     with dashboard(crowd.url) as shown:
-        first_seen = disturb(crowd)
+        first_seen = disturb(crowd, study)
+    say(recovery_of(crowd.kills))
     check(crowd, first_seen, shown)
 
 
-def test_a_database_server_that_is_cut_off(server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_database_server_that_is_cut_off(  # type: ignore[no-untyped-def]
+    server, start_crowd: Callable[[str], Crowd], say: Callable[[object], None]
+) -> None:
     """The PostgreSQL server itself is stopped as by a power cut, twice."""
-    crowd = Crowd(server.create_database(), tmp_path)
 
     def cut(kill: int) -> None:
         if kill in (7, 14):
@@ -203,9 +141,9 @@ def test_a_database_server_that_is_cut_off(server, tmp_path: Path) -> None:  # t
             time.sleep(3)
             server.start()
 
-    try:
-        with dashboard(crowd.url) as shown:
-            first_seen = disturb(crowd, cut)
-        check(crowd, first_seen, shown)
-    finally:
-        crowd.stop()
+    crowd = start_crowd(server.create_database())
+    study = begin(crowd)
+    with dashboard(crowd.url) as shown:
+        first_seen = disturb(crowd, study, cut)
+    say(recovery_of(crowd.kills))
+    check(crowd, first_seen, shown)

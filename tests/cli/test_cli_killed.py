@@ -51,36 +51,43 @@ def trials_of(database: Path) -> list[optuna.trial.FrozenTrial]:
         return []
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def command_of(database: Path, taught: Path, trials: int) -> list[Any]:
+    command: list[Any] = ["search", "--teacher", "resnet8", "--teacher-checkpoint", taught, "--study-name", "killed"]
+    command += ["--storage", f"sqlite:///{database}", "--proxy-epochs", 2, "--subset", 0.15, "--epochs", 1]
+    return [*command, "--seeds", 1, "--confirm", 0, "--max-train", 400, "--trials", trials]
+
+
+def start(command: list[Any], here: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "optuna_kd.cli", *map(str, command), "--workers", "2"],
+        cwd=here, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+        # A shell starts what runs in the background, these tests perhaps, with Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+
+
+def wait_for_trials(count: int, database: Path, process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 240
+    while len([trial for trial in trials_of(database) if trial.state.is_finished()]) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "no trial was finished"
+        time.sleep(0.2)
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+
+
+@needs_proc
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_search_goes_on_after_it_was_ended(
     how: signal.Signals, here: Path, tmp_path: Path, taught: Path, run: Run
 ) -> None:
     database = tmp_path / "kd.db"
-    command: list[Any] = [
-        "search",
-        "--teacher",
-        "resnet8",
-        "--teacher-checkpoint",
-        taught,
-        "--study-name",
-        "killed",
-    ]
-    command += ["--storage", f"sqlite:///{database}", "--proxy-epochs", 2, "--subset", 0.15, "--epochs", 1]
-    command += ["--seeds", 1, "--confirm", 0, "--max-train", 400, "--trials", 300]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "optuna_kd.cli", *map(str, command), "--workers", "2"],
-        cwd=here, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        # A shell starts what runs in the background, these tests perhaps, with Ctrl-C ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    command = command_of(database, taught, 300)
+    process = start(command, here)
     try:
-        end = time.monotonic() + 90
-        while len([trial for trial in trials_of(database) if trial.state.is_finished()]) < 3:
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < end, "no trial was finished"
-            time.sleep(0.2)
+        wait_for_trials(3, database, process)
         children = children_of(process.pid)
         assert len(children) >= 2
         if how == signal.SIGINT:
@@ -112,3 +119,22 @@ def test_a_search_goes_on_after_it_was_ended(
         (trial.params, trial.value) for trial in before
     ]
     assert (here / "runs" / "killed" / "student.pt").exists()
+
+
+@needs_proc
+def test_workers_that_are_stopped_are_replaced(here: Path, tmp_path: Path, taught: Path) -> None:
+    database, total = tmp_path / "kd.db", 24
+    process = start(command_of(database, taught, total), here)
+    try:
+        wait_for_trials(3, database, process)
+        for child in children_of(process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGTERM)
+        _, err = process.communicate(timeout=240)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert (process.returncode, err) == (0, "")
+    states = [trial.state.name for trial in trials_of(database)]
+    assert len([state for state in states if state in ("COMPLETE", "PRUNED")]) == total
+    assert {"RUNNING", "WAITING"}.isdisjoint(states)

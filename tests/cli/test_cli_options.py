@@ -30,7 +30,7 @@ COMMANDS = {
     "search": (
         "data teacher teacher-checkpoint student trials timeout workers storage study-name seed device space sampler "
         "reward temperatures proxy-epochs subset subset-by epochs seeds confirm max-train batch-size image-size runs "
-        "dry-run"
+        "dry-run engine ray-address cpus-per-worker gpus-per-worker"
     ),
     "distill": (
         "recipe out data teacher teacher-checkpoint student seed device epochs seeds max-train batch-size image-size"
@@ -108,6 +108,11 @@ def image_folder(folder: Path, classes: int = 2, side: int = 16, count: int = 6)
         ("--trials many", ["--trials", "integer"]),
         ("--workers 0", ["--workers", "1"]),
         ("--workers 2 --storage sqlite:///:memory:", ["2 workers", "URL"]),
+        ("--engine rya", ["'rya'", "Did you mean 'ray'"]),
+        ("--gpus-per-worker 0.25", ["--gpus-per-worker", "--engine ray", "--engine local"]),
+        ("--ray-address auto", ["--ray-address", "--engine ray"]),
+        ("--engine ray --gpus-per-worker 1.5", ["--gpus-per-worker", "1.5"]),
+        ("--engine ray --cpus-per-worker 0", ["--cpus-per-worker", "> 0"]),
         ("--storage kd.db", ["'kd.db'", "sqlite:///"]),
         ("--storage sqlite:///missing/folder/kd.db", ["missing/folder"]),
         ("--storage nosuch://host/db", ["nosuch"]),

@@ -107,7 +107,7 @@ def test_a_dry_run_writes_nothing(run: Run, here: Path, tmp_path: Path) -> None:
 def test_search_then_distill(run: Run, here: Path) -> None:
     searched = run("search", *JOINT, "--storage", "sqlite:///kd.db", "--max-params", 90_000)
     assert (searched.code, searched.err) == (0, "")
-    (folder,) = (here / "runs").iterdir()
+    (folder,) = (here / "runs").glob("uniads-*")
     assert folder.name.startswith("uniads-digits-resnet-")
     for text in ("Estimate", "Pareto front", "The knee of the front", "labels only", "tuned KD", "searched recipe"):
         assert text in searched.out

@@ -12,25 +12,33 @@ import torch
 
 import optuna_kd
 
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def run_two(*arguments: str) -> list[str]:
+    """Start two processes; give the lines that they printed."""
+    surroundings = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*TORCHRUN, *arguments], env=surroundings, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
 
 def test_two_processes_distil_one_student(here: Path) -> None:
     recipe = optuna_kd.Recipe.from_string("none|l2*2 + kl@4*1")
     recipe.save("recipe.json")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     options = ["--teacher", "resnet8", "--max-train", "400", "--epochs", "2", "--seeds", "2", "--out", "out"]
-    done = subprocess.run(
-        [*torchrun, "-m", "optuna_kd.cli", "distill", "--recipe", "recipe.json", *options],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    lines = run_two("-m", "optuna_kd.cli", "distill", "--recipe", "recipe.json", *options)
     for start in ("Training the teacher resnet8 first: 30 epochs", "Full training 2/2", "Student    "):
         assert sum(line.startswith(start) for line in lines) == 1, lines
-    assert sorted(file.name for file in (here / "out").iterdir()) == ["recipe.json", "student.pt", "summary.json"]
+    files = ["card.json", "card.md", "recipe.json", "student.pt", "summary.json"]
+    assert sorted(file.name for file in (here / "out").iterdir()) == files
     summary = json.loads((here / "out" / "summary.json").read_text())
     assert [run["seed"] for run in summary["runs"]] == [0, 1]
     student = optuna_kd.load_student("out")
     assert student(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_two_processes_train_the_trials_of_a_study() -> None:
+    example = Path(__file__).parents[2] / "examples" / "trials_on_several_processes.py"
+    (line,) = run_two(str(example))
+    assert line.startswith("2 processes, 4 trials, best ")

@@ -11,11 +11,11 @@ from typing import Any
 
 import optuna
 import pytest
-from command_line import Run
+from command_line import Run, assert_refused
 from optuna.trial import TrialState
 
 from optuna_kd.storages import create_storage
-from optuna_kd.study import create_study
+from optuna_kd.study import COMMAND, create_study
 
 SMALL: list[Any] = [
     "--proxy-epochs", 2, "--subset", 0.15, "--epochs", 1, "--seeds", 1, "--confirm", 0, "--max-train", 400,
@@ -79,3 +79,31 @@ def test_names_that_leave_the_folder_are_refused(run: Run, tmp_path: Path, name:
     assert output.code == 2
     assert "A study name is also the name of a folder" in output.err
     assert repr(name) in output.err
+    optuna.create_study(storage=url, study_name=name).set_user_attr(COMMAND, {})  # as others may rename one
+    output = run("worker", "--storage", url, "--study-name", name)
+    assert_refused(output, "A study name is also the name of a folder", repr(name))
+
+
+@pytest.mark.parametrize(("stored", "option"), [("runs", "--runs"), ("knowledge_dir", "--knowledge-dir")])
+def test_stored_folders_that_lead_elsewhere_are_refused(
+    run: Run, tmp_path: Path, here: Path, taught: Path, stored: str, option: str
+) -> None:
+    url = f"sqlite:///{tmp_path / 'kd.db'}"
+    teacher = ["--teacher", "resnet8", "--teacher-checkpoint", taught, "--knowledge-dir", "knowledge"]
+    assert run("search", *teacher, *SMALL, "--storage", url, "--trials", 1).code == 0
+    study = optuna.load_study(study_name="joined", storage=url)
+    study.set_user_attr(COMMAND, {**study.user_attrs[COMMAND], stored: "a/../../escaped"})
+    command = ["worker", "--storage", url, "--study-name", "joined", "--trials", 2]
+    assert_refused(run(*command), f"{option} a/../../escaped", f"Say where it is here: {option} DIR")
+    assert finished(url) == 1
+    output = run(*command, option, tmp_path / "given")
+    assert (output.code, output.err) == (0, "")
+    assert finished(url) == 2
+    assert not (tmp_path / "escaped").exists()
+
+
+def test_a_worker_of_a_search_without_a_total_has_to_know_when_to_end(run: Run, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'kd.db'}"
+    create_study(storage=url, study_name="endless").set_user_attr(COMMAND, {})
+    output = run("worker", "--storage", url, "--study-name", "endless")
+    assert_refused(output, "The search 'endless' has no number of trials", "--timeout DURATION, or --trials TOTAL")

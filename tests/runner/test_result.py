@@ -12,7 +12,8 @@ import torch
 from small_searches import Task
 
 from optuna_kd.analysis.statistics import Comparison
-from optuna_kd.analysis.verdict import LABELS, PLAIN, SEARCHED, TUNED, judge
+from optuna_kd.analysis.verdict import LABELS, PLAIN, SEARCHED, TUNED, judge, outcome_of
+from optuna_kd.cards import OUTCOMES, load_card
 from optuna_kd.recipe import Recipe, StudentConfig
 from optuna_kd.runner.result import conclude
 from optuna_kd.study import create_study
@@ -20,6 +21,17 @@ from optuna_kd.study import create_study
 
 def compared(difference: float, p: float, n: int = 10) -> Comparison:
     return Comparison("other", difference, 0.01, n, p, p, 0.012)
+
+
+def test_the_outcome_is_what_the_verdict_comes_to() -> None:
+    found = {
+        (0.02, 0.01): "better", (-0.02, 0.01): "worse", (0.02, 0.2): "level", (-0.02, 0.2): "level",
+    }  # fmt: skip
+    for (difference, p), outcome in found.items():
+        assert outcome_of(compared(difference, p), same_recipe=False) == outcome
+        assert outcome in OUTCOMES
+    assert outcome_of(compared(0.02, 0.01), same_recipe=True) == "level"
+    assert outcome_of(compared(0.02, 1.0, n=1), same_recipe=False) == "one seed"
 
 
 @pytest.mark.parametrize(
@@ -78,6 +90,8 @@ def test_the_student_is_chosen_on_validation_data_alone(teaching_task: Task, tmp
         records,
         tmp_path / "out",
         student_file=lambda index: tmp_path / f"{index}.pt",
+        teacher=0.9,
+        epochs=1,
         student_config=StudentConfig("resnet8"),
     )
     expected = teaching_task.make_student(1).state_dict()
@@ -85,3 +99,6 @@ def test_the_student_is_chosen_on_validation_data_alone(teaching_task: Task, tmp
     assert result.rows[-1].accuracies == (0.9, 0.1, 0.8)
     assert result.recipe.student == StudentConfig("resnet8")
     assert Recipe.load(tmp_path / "out" / "recipe.json") == result.recipe
+    card = load_card(tmp_path / "out")
+    assert card.runners_up == ()  # nothing was searched here
+    assert (card.teacher_accuracy, card.protocol["epochs"]) == (0.9, 1)

@@ -11,7 +11,7 @@ import pytest
 from small_searches import Notes, Place, Task
 
 from optuna_kd.recipe import ProxyConfig
-from optuna_kd.runner.search import KNOWLEDGE
+from optuna_kd.study import KNOWLEDGE
 from optuna_kd.training.stored import TeacherKnowledge
 
 SMALL: dict[str, Any] = {

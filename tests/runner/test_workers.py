@@ -8,17 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
 import torch
-from loky.process_executor import TerminatedWorkerError
 
+from optuna_kd import stopping
 from optuna_kd.runner import workers as workers_module
-from optuna_kd.runner.workers import MALLOC, RESTARTS, Job, Workers, WorkersDiedError, share_of_cores
+from optuna_kd.runner.workers import MALLOC, Job, Workers, environment, share_of_cores
 
 posix = pytest.mark.skipif(os.name != "posix", reason="kills processes by signal")
 
@@ -153,13 +151,9 @@ def test_two_processes_keep_the_memory_of_a_step_for_the_next(two: Workers[dict[
 
 
 def test_what_the_user_has_set_for_malloc_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Workers(2, lambda: None)._environment() == {
-        "OMP_NUM_THREADS": str(share_of_cores(2)),
-        "MKL_NUM_THREADS": str(share_of_cores(2)),
-        **MALLOC,
-    }
+    assert environment(2) == {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", **MALLOC}
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000")
-    assert Workers(2, lambda: None)._environment()["MALLOC_TRIM_THRESHOLD_"] == "1000"
+    assert environment(2)["MALLOC_TRIM_THRESHOLD_"] == "1000"
 
 
 def test_two_processes_give_outcomes_as_they_finish(two: Workers[dict[str, int]]) -> None:
@@ -235,84 +229,54 @@ def test_jobs_of_a_killed_worker_run_again_and_stop_ends_all_at_once(
     two.stop()  # twice is fine
 
 
-class CrashingPool:
-    """A pool whose 'workers' are killed where a job says so: then, as in loky, all its futures fail for good."""
+@posix
+def test_a_worker_that_is_stopped_by_itself_is_replaced(
+    tmp_path: Path, two: Workers[dict[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One while it trains, and one that still has a result to give."""
+    crashes: list[int] = []
+    monkeypatch.setattr(two, "_on_crash", lambda: crashes.append(1))
 
-    pools: ClassVar[list[CrashingPool]] = []
+    def work(_: object, name: str, trains: bool) -> int:
+        if not (tmp_path / name).exists():
+            (tmp_path / name).touch()
+            os.kill(os.getpid(), signal.SIGTERM)
+        if stopping.is_asked() and trains:
+            raise stopping.TrainingInterrupted
+        return os.getpid()
 
-    def __init__(self, **_: object) -> None:
-        self.broken: Exception | None = None
-        self.unfinished: list[Future[Any]] = []
-        self.pools.append(self)
+    def wait(_: object) -> int:
+        time.sleep(0.3)  # for both workers to be asked
+        assert not stopping.is_asked()
+        return os.getpid()
 
-    def submit(self, run: object, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:
-        if self.broken is not None:
-            raise self.broken
-        future: Future[Any] = Future()
-        self.unfinished.append(future)
-        result = function(None, *arguments)
-        if result == "killed":
-            self.crash()
-        elif result != "unfinished":
-            self.unfinished.remove(future)
-            future.set_result(result)
-        return future
-
-    def crash(self) -> None:
-        self.broken = TerminatedWorkerError("a worker was killed")
-        for future in self.unfinished:
-            future.set_exception(self.broken)
-
-    def shutdown(self, wait: bool, kill_workers: bool) -> None:
-        assert wait
-        assert kill_workers
+    (outcome,) = two.run([Job("training", work, ("training", True))])
+    assert (outcome.error, crashes) == (None, [1])
+    (asked,) = two.run([Job("result", work, ("result", False))])
+    assert (asked.error, crashes) == (None, [1])
+    outcomes = list(two.run([Job(str(n), wait) for n in range(4)]))
+    assert [outcome.error for outcome in outcomes] == [None] * 4
+    assert asked.result not in {outcome.result for outcome in outcomes}
+    assert crashes == [1, 1]
 
 
-@pytest.fixture
-def pools(monkeypatch: pytest.MonkeyPatch) -> list[CrashingPool]:
-    monkeypatch.setattr(CrashingPool, "pools", [])
-    monkeypatch.setattr(workers_module, "ProcessPoolExecutor", CrashingPool)
-    return CrashingPool.pools
+@posix
+def test_a_wish_of_all_ends_no_worker(tmp_path: Path) -> None:
+    """The signal reaches the whole group, as a batch system sends it."""
 
-
-def test_a_worker_killed_between_two_jobs_is_replaced(pools: list[CrashingPool]) -> None:
-    with Workers(2, lambda: None) as workers:
-        outcomes = []
-        for outcome in workers.run([Job(str(n), lambda _, n: n, (n,)) for n in range(6)]):
-            outcomes.append(outcome.result)
-            if len(pools) == 1 and len(outcomes) == 2:  # both are out, nobody works
-                pools[0].crash()
-    assert sorted(outcomes) == list(range(6))
-    assert len(pools) == 2
-
-
-def test_what_was_finished_in_a_crash_is_not_run_again(pools: list[CrashingPool]) -> None:
-    ran = []
-
-    def work(_: object, name: str) -> str:
-        ran.append(name)
-        return "killed" if name == "deadly" and ran.count(name) == 1 else name
-
-    with Workers(2, lambda: None) as workers:
-        outcomes = [
-            outcome.key for outcome in workers.run([Job(name, work, (name,)) for name in ("done", "deadly", "c")])
-        ]
-    assert sorted(outcomes) == ["c", "deadly", "done"]
-    assert sorted(ran) == ["c", "deadly", "deadly", "done"]
-
-
-def test_a_job_that_dies_each_time_ends_the_run_whatever_else_finishes(pools: list[CrashingPool]) -> None:
-    ran = []
-
-    def work(_: object, name: str) -> str:
-        ran.append(name)
-        return "killed" if name == "0" else "fine"
+    def train(_: object) -> None:
+        (tmp_path / "stop").touch()
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise stopping.TrainingInterrupted
 
     crashes: list[int] = []
-    workers: Workers[None] = Workers(2, lambda: None, on_crash=lambda: crashes.append(1))
-    with workers, pytest.raises(WorkersDiedError, match=r"killed 4 times.*memory\. Use fewer workers"):
-        list(workers.run(Job(str(n), work, (str(n),)) for n in range(1000)))
-    assert ran.count("0") == len(crashes) == RESTARTS + 1
+    with Workers(
+        2, lambda: None, threads=1, on_crash=lambda: crashes.append(1), stop_file=tmp_path / "stop"
+    ) as workers:
+        (outcome,) = workers.run([Job("training", train)])
+        assert isinstance(outcome.error, stopping.TrainingInterrupted)
+        assert [outcome.result for outcome in workers.run([Job("next", lambda _: "here")])] == ["here"]
+    assert crashes == []
 
 
 def test_a_context_that_cannot_be_made_is_told_by_the_jobs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,9 @@ def test_every_row_of_the_front_was_trained_and_kept(finished: Finished) -> None
     images = torch.ones(3, 1, 8, 8)
     for row in result.front:
         assert row.folder == result.directory / "front" / f"trial-{row.trial}"
-        assert sorted(file.name for file in row.folder.iterdir()) == ["recipe.json", "student.pt", "summary.json"]
+        assert sorted(file.name for file in row.folder.iterdir()) == [
+            "card.json", "card.md", "recipe.json", "student.pt", "summary.json",
+        ]  # fmt: skip
         assert Recipe.load(row.folder / "recipe.json") == row.recipe
         loaded = optuna_kd.load_student(row.folder)
         assert loaded(images).shape == (3, 10)

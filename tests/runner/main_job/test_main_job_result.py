@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import html
 import io
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +85,28 @@ def test_the_files_are_plain(finished: Finished, tmp_path: Path) -> None:
     assert summary["images"] == {"train": 160, "validation": 40, "test": 100}
     assert set(summary["versions"]) == {"python", "optuna-kd", "optuna", "torch", "torchvision"}
     copied = result.save(tmp_path / "elsewhere")
-    assert sorted(file.name for file in copied.iterdir()) == ["recipe.json", "student.pt", "summary.json"]
+    assert sorted(file.name for file in copied.iterdir()) == [
+        "card.json", "card.md", "recipe.json", "report.html", "report.md", "student.pt", "summary.json",
+    ]  # fmt: skip
+
+
+def test_the_report_lies_beside_the_results(finished: Finished) -> None:
+    _, result, notes = finished
+    page = result.directory / "report.html"
+    assert f"Report     {page}" in notes.lines
+    assert result.verdict in html.unescape(page.read_text(encoding="utf-8"))
+    assert f'optuna_kd.load_student("runs/{result.study.study_name}")' in page.with_suffix(".md").read_text("utf-8")
+
+
+def test_a_report_that_cannot_be_written_is_a_line(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no figure")
+
+    monkeypatch.setattr("optuna_kd.reporting.build_report", fail)
+    notes = Notes()
+    result = place.search(progress=notes)
+    assert "Report     could not be written (RuntimeError: no figure); `optuna-kd report` tries again" in notes.lines
+    assert result.verdict
 
 
 def test_the_student_is_the_one_with_the_best_validation_accuracy(
@@ -114,6 +138,22 @@ def test_controls_and_confirmation_are_never_trials_of_the_study(
     assert notes.done == sum(counts.values())
     assert any(line.startswith("Teacher    ") and "validation accuracy" in line for line in notes.lines)
     assert any(line.startswith("Layers     teacher layer") for line in notes.lines)
+
+
+def test_nothing_that_is_stored_is_larger_than_64_kilobytes(finished: Finished) -> None:
+    columns = {
+        "trial_user_attributes": "value_json",
+        "trial_system_attributes": "value_json",
+        "study_user_attributes": "value_json",
+        "study_system_attributes": "value_json",
+        "trial_params": "distribution_json",
+    }
+    with contextlib.closing(sqlite3.connect(finished[0].folder / "kd.db")) as connection:
+        for table, column in columns.items():
+            query = f"SELECT COUNT(*), MAX(LENGTH(CAST({column} AS BLOB))) FROM {table}"
+            count, longest = connection.execute(query).fetchone()
+            assert count, table
+            assert longest < 65_536, table
 
 
 def test_students_that_beat_their_teacher_without_it_bring_a_warning(
