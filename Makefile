@@ -1,6 +1,7 @@
 # make demo   creates .venv, installs the package and runs the main job
 # make test   the same with the development tools, then the whole test suite
 # make chaos  kills workers and database servers for some minutes, and compares with undisturbed runs
+# make browser looks for a browser for the tests of pages, and installs Debian's where it may
 # make docs   builds the documentation into site/; a warning is an error
 # make lint, make examples, make clean
 #
@@ -19,7 +20,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test chaos lint examples docs clean
+.PHONY: demo test browser chaos lint examples docs clean
 .NOTPARALLEL:
 
 demo: $(INSTALLED)
@@ -27,6 +28,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED_DEV)
 	$(PYTEST)
+
+browser:
+	@tests/browser/find_or_install.sh
 
 chaos: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest -m chaos
@@ -39,9 +43,9 @@ lint: $(INSTALLED_DEV)
 examples: $(INSTALLED)
 	@set -e; for file in examples/*.py; do echo "== $$file"; OMP_NUM_THREADS=1 $(BIN)/python "$$file"; done
 
-# The theme advertises its successor at every build.
+# The theme advertises its successor at every build. Not --quiet: it mutes the warnings before --strict counts them.
 docs: $(INSTALLED_DEV)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --site-dir $(SITE)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir $(SITE)
 
 clean:
 	rm -rf $(VENV) site build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,15 +1,21 @@
-"""Pages that are written from the code while the documentation is built, so that they cannot be out of date."""
+"""What the documentation takes from elsewhere while it is built, so that it cannot be out of date.
+
+Pages that are written from the code, files that pages include or link to outside of docs/, examples of docstrings.
+"""
 
 from __future__ import annotations
 
 import inspect
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+import griffe
 import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 from typer.cli import get_docs_for_click
 
 from optuna_kd.cli import app
@@ -24,12 +30,32 @@ STAGES = {
     "any": "Transforms of UniADS, in any order",
 }
 
+ROOT = Path(__file__).resolve().parents[1]
+INCLUDED = re.compile(r'^--8<-- "(?P<path>[^"]+)"$', re.MULTILINE)
+
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the written pages to those in the folder."""
+    """Add the written pages, and the examples, to what is in the folder."""
     for name, content in (("formulas.md", write_formulas()), ("command_line.md", write_command_line())):
         files.append(File.generated(config, name, content=content))
+    for example in sorted((ROOT / "examples").glob("*.py")):
+        files.append(File.generated(config, f"examples/{example.name}", abs_src_path=str(example)))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Put in what a page includes, and let its links, which hold in the repository, hold in the site."""
+    whole = INCLUDED.sub(lambda match: (ROOT / match["path"]).read_text(encoding="utf-8"), markdown)
+    return whole.replace("](../docs/", "](").replace("](../examples/", "](examples/")
+
+
+class Examples(griffe.Extension):
+    """Reads `Example:` in a docstring as what griffe knows as `Examples:`; else it makes quotations of `>>>`."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        """Rename the section."""
+        if obj.docstring is not None:
+            obj.docstring.value = re.sub(r"^( *)Example:$", r"\1Examples:", obj.docstring.value, flags=re.MULTILINE)
 
 
 def write_formulas() -> str:
