@@ -108,6 +108,18 @@ def storages() -> Iterator[dict[str, Any]]:
         server.remove()
 
 
+def store(found: dict[str, dict[str, list[float]]], seconds: float, path: Path) -> None:
+    """Write what was measured until now."""
+    content = {
+        "claim": (__doc__ or "").splitlines()[0],
+        **surroundings(),
+        "seconds": seconds,
+        "trials_a_second": found,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=list(WORKERS), help="processes at once")
@@ -124,14 +136,7 @@ def main() -> None:
                     rate = measure(new(), workers, arguments.seconds)
                     found.setdefault(kind, {}).setdefault(str(workers), []).append(round(rate, 2))
                     print(f"{kind:<24}{workers:>3} workers  {rate:>6.1f} trials a second", flush=True)
-    content = {
-        "claim": (__doc__ or "").splitlines()[0],
-        **surroundings(),
-        "seconds": arguments.seconds,
-        "trials_a_second": found,
-    }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+                    store(found, arguments.seconds, arguments.out)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from optuna_kd.objective import CHECKPOINT_LIMIT, DistillationObjective
 from optuna_kd.recipe import Recipe
 from optuna_kd.rewards import REWARDS, Metrics
 from optuna_kd.runner.cohort import run_cohort
-from optuna_kd.storages import PATIENCE, create_storage
+from optuna_kd.storages import PATIENCE, cached, create_storage
 from optuna_kd.study import SETTINGS, STUDY_ID, TASK, create_sampler
 from optuna_kd.study.optimizing import next_trial
 from optuna_kd.training.checkpoint import Checkpoint, checkpoint_file
@@ -118,7 +118,7 @@ class WorkerSpec:
         sampler = self.sampler if isinstance(self.sampler, BaseSampler) else create_sampler(self.sampler, self.seed)
         study = optuna.load_study(
             study_name=self.study_name,
-            storage=create_storage(self.storage, patience=PATIENCE),
+            storage=cached(create_storage(self.storage, patience=PATIENCE)),
             sampler=sampler,
             pruner=self.pruner,
         )

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from optuna.storages import BaseStorage
-from optuna.storages._cached_storage import _CachedStorage
+from optuna.storages._cached_storage import _CachedStorage as CachedStorage
 from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
@@ -31,7 +31,7 @@ def forget_cached_trials(study: Study) -> None:
 
 def learn_trials(storage: BaseStorage, study_id: int) -> None:
     """Make Optuna's cache know the trials that were started past it; all of them are not put in order for that."""
-    if isinstance(storage, _CachedStorage):
+    if isinstance(storage, CachedStorage):
         storage._read_trials_from_remote_storage(study_id)
 
 
@@ -45,6 +45,7 @@ def stale_trial_ids(storage: BaseStorage, study_id: int) -> list[int] | None:
 __all__ = [
     "BaseHeartbeat",
     "BaseJournalFileLock",
+    "CachedStorage",
     "forget_cached_trials",
     "frozen_of",
     "learn_trials",

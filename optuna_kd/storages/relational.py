@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from optuna_kd.storages._compat import models, scoped
 from optuna_kd.storages.connections import quick, watch_connections
-from optuna_kd.storages.counting import count_originals, count_states, count_taken
+from optuna_kd.storages.counting import count_originals, count_states, count_taken, look_over
 from optuna_kd.storages.retries import NUMBER, OWNER, retry_of
 from optuna_kd.storages.rows import READABLE, TRIALS, read_trials
 from optuna_kd.storages.transient import SILENT, Result, persist, reason_of
@@ -125,21 +125,30 @@ class PatientStorage(RDBStorage):
             Its id; None if there is no place.
         """
         with self._one_by_one(study_id) as session:
-            if count_taken(session, study_id) >= total:
+            overview = look_over(session, study_id)
+            if count_taken(session, study_id, overview) >= total:
                 return None
-            trials = session.query(models.TrialModel).filter(models.TrialModel.study_id == study_id)
-            waiting = trials.filter(models.TrialModel.state == TrialState.WAITING)
-            trial = waiting.order_by(models.TrialModel.number).first()
-            if trial is None:
-                trial = self._get_prepared_new_trial(study_id, None, session)
+            now = datetime.now()
+            if overview.waiting:
+                trial = models.TrialModel.find_or_raise_by_id(overview.waiting[0], session)
+                trial.state, trial.datetime_start = TrialState.RUNNING, now
             else:
-                trial.state, trial.datetime_start = TrialState.RUNNING, datetime.now()
+                number = overview.counts.total()
+                trial = models.TrialModel(
+                    study_id=study_id, number=number, state=TrialState.RUNNING, datetime_start=now
+                )
+                session.add(trial)
+                session.flush()
             trial_id = int(trial.trial_id)
             session.add(models.TrialHeartbeatModel(trial_id=trial_id))
             attribute = models.TrialSystemAttributeModel
-            self._set_trial_attr_without_commit(session, attribute, trial_id, OWNER, owner)
-            if (number := count_originals(session, trial)) is not None:
-                self._set_trial_attr_without_commit(session, attribute, trial_id, NUMBER, number)
+            if overview.waiting:
+                self._set_trial_attr_without_commit(session, attribute, trial_id, OWNER, owner)
+            else:
+                session.add(attribute(trial_id=trial_id, key=OWNER, value_json=json.dumps(owner)))
+            # Only trials that have failed are run again.
+            if overview.counts[TrialState.FAIL] and (undisturbed := count_originals(session, trial)) is not None:
+                self._set_trial_attr_without_commit(session, attribute, trial_id, NUMBER, undisturbed)
             self._claimed.add(trial_id)
             return trial_id
 

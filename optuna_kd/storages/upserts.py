@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import sqlalchemy
@@ -14,7 +15,6 @@ from sqlalchemy.orm import Session
 from optuna_kd.storages._compat import models
 
 INSERTS: dict[str, Callable[..., Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-ROWS = 100  # of one statement: of four values at most, and older versions of SQLite take 999
 
 
 def can_upsert(session: Session) -> bool:
@@ -57,20 +57,24 @@ def upsert_reports(session: Session, trial_id: int, reports: Mapping[int, float]
 
 def upsert_heartbeat(session: Session, trial_id: int) -> None:
     """Show that a trial is alive, by the clock of the database."""
-    row = {"trial_id": trial_id, "heartbeat": sqlalchemy.func.current_timestamp()}
-    _write(session, models.TrialHeartbeatModel, [row], keys=("trial_id",), new=("heartbeat",))
+    table = models.TrialHeartbeatModel.__table__
+    statement = _statement(session.get_bind().dialect.name, table, ("trial_id",), ("heartbeat",))
+    session.connection().execute(statement.values(trial_id=trial_id, heartbeat=sqlalchemy.func.current_timestamp()))
 
 
 def _write(
     session: Session, table: Any, rows: list[dict[str, Any]], *, keys: tuple[str, ...], new: tuple[str, ...]
 ) -> None:
     """Insert rows; of those whose keys are there already, write the new columns."""
-    insert = INSERTS[session.get_bind().dialect.name]
-    for first in range(0, len(rows), ROWS):
-        statement = insert(table).values(rows[first : first + ROWS])
-        if new:
-            values = {name: statement.excluded[name] for name in new}
-            statement = statement.on_conflict_do_update(index_elements=keys, set_=values)
-        else:
-            statement = statement.on_conflict_do_nothing(index_elements=keys)
-        session.execute(statement)
+    if rows:
+        session.connection().execute(_statement(session.get_bind().dialect.name, table.__table__, keys, new), rows)
+
+
+@cache
+def _statement(dialect: str, table: sqlalchemy.Table, keys: tuple[str, ...], new: tuple[str, ...]) -> Any:
+    # Without its values: SQLAlchemy writes one that has several rows of them anew each time, which takes longer than
+    # the database does. Rows that are passed beside it are sent together.
+    insert = INSERTS[dialect](table)
+    if not new:
+        return insert.on_conflict_do_nothing(index_elements=keys)
+    return insert.on_conflict_do_update(index_elements=keys, set_={name: insert.excluded[name] for name in new})

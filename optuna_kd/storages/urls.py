@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import sqlalchemy.exc
 from optuna.exceptions import StorageInternalError
@@ -12,6 +13,7 @@ from sqlalchemy.engine import URL, make_url
 DEFAULT_URL = "sqlite:///optuna_kd.db"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SECRET = re.compile("pass|pwd|secret|token|credential|api_?key", re.IGNORECASE)  # in the names of parameters
+_SQLITE = b"SQLite format 3\0"
 _SECRETS = re.compile(rf"([?&][^=&]*(?:{SECRET.pattern})[^=&]*=)[^&]*", re.IGNORECASE)
 
 
@@ -52,6 +54,16 @@ def parse_url(storage: str) -> URL:
             "write @ as %40, / as %2F, : as %3A and % as %25."
         )
     return url
+
+
+def database_in(path: Path) -> str | None:
+    """Give the URL of a file that is a database of SQLite; None for any other."""
+    try:
+        with path.open("rb") as file:
+            begins = file.read(len(_SQLITE))
+    except OSError:
+        return None
+    return f"sqlite:///{path}" if begins == _SQLITE else None
 
 
 def show_url(url: URL) -> str:

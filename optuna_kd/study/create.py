@@ -17,7 +17,7 @@ from optuna_kd.cards import TaskFacts
 from optuna_kd.goals import GOALS
 from optuna_kd.scales import LOG_OBJECTIVES
 from optuna_kd.search_space import Space, create_space, space_from_dict
-from optuna_kd.storages import DEFAULT_URL, create_storage, creation_lock, quietly
+from optuna_kd.storages import DEFAULT_URL, cached, create_storage, creation_lock, quietly
 from optuna_kd.study.methods import METHODS, check_objectives, check_sampler, create_sampler
 from optuna_kd.study.settings import SETTINGS, STUDY_ID, StudyMismatchError, require_same
 from optuna_kd.study.warm_sources import Candidate, Sources, read_sources
@@ -87,7 +87,7 @@ def create_study(
             logger.warning("Left out of the warm start: %s", note)
     with creation_lock(opened):  # else two that begin at once would each draw a seed, and one would win later
         study = optuna.create_study(
-            storage=opened,
+            storage=cached(opened),
             study_name=study_name,
             directions=directions,
             pruner=pruner or preset.pruner(),

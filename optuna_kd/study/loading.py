@@ -8,7 +8,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study
 
-from optuna_kd.storages import DEFAULT_URL, create_storage
+from optuna_kd.storages import DEFAULT_URL, cached, create_storage
 from optuna_kd.study.methods import METHODS, create_sampler
 from optuna_kd.study.settings import settings_of
 
@@ -27,7 +27,7 @@ def load_study(
         StorageError: If the storage cannot be opened.
         KeyError: If there is no study of this name.
     """
-    study = optuna.load_study(study_name=study_name, storage=create_storage(storage))
+    study = optuna.load_study(study_name=study_name, storage=cached(create_storage(storage)))
     settings = settings_of(study)
     preset = METHODS[settings["method"]]
     study.pruner = pruner or preset.pruner()

@@ -28,6 +28,7 @@ from optuna_kd.storages import (
     relational,
     retire_lost_trials,
 )
+from optuna_kd.storages.counting import Overview
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
 
@@ -38,7 +39,7 @@ from optuna_kd.storages import relational
 def hold(session, study_id):
     print("held", flush=True)
     time.sleep(600)
-relational.count_taken = hold
+relational.look_over = hold
 claim_trial(optuna.load_study(study_name="s", storage=create_storage(sys.argv[1])), 5)
 """
 
@@ -131,15 +132,15 @@ def test_a_worker_that_stopped_while_it_starts_a_trial(
 
 def test_one_that_slept_within_a_transaction_goes_on(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     study = optuna.create_study(storage=create_storage(limited(postgres, idle_in_transaction_session_timeout="300ms")))
-    count, slept = relational.count_taken, []
+    look_over, slept = relational.look_over, []
 
-    def sleep_once(session: Any, study_id: int) -> int:
+    def sleep_once(session: Any, study_id: int) -> Overview:
         if not slept:
             slept.append(1)
             time.sleep(1.0)
-        return count(session, study_id)
+        return look_over(session, study_id)
 
-    monkeypatch.setattr(relational, "count_taken", sleep_once)
+    monkeypatch.setattr(relational, "look_over", sleep_once)
     assert claim_trial(study, 5) is not None
     assert len(study.trials) == 1
 
