@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from optuna_kd.cards import CardError, RecipeCard, find_cards, printable
-from optuna_kd.storages import DEFAULT_URL, StorageError, open_to_read, show_storage
+from optuna_kd.storages import DEFAULT_URL, StorageError, database_in, open_to_read, show_storage
 from optuna_kd.storages.reading import UNREADABLE
 from optuna_kd.storages.transient import reason_of
 from optuna_kd.study import count_complete, count_finished, good_recipes, inspect_storage
@@ -109,8 +109,8 @@ def visit(sources: Sequence[str] = ()) -> Zoo:
     """Look for cards and finished studies.
 
     Args:
-        sources: Card files, folders of finished searches or of their results, and storage URLs; none for `runs` and the
-            default storage, as far as they are there.
+        sources: Card files, folders of finished searches or of their results, storage URLs and files of SQLite; none
+            for `runs` and the default storage, as far as they are there.
     """
     zoo = Zoo()
     if not sources:
@@ -122,7 +122,8 @@ def visit(sources: Sequence[str] = ()) -> Zoo:
     for source in sources:
         before = len(rows), len(zoo.notes)
         try:
-            rows += _of_storage(source, zoo.notes) if "://" in source else _of_folder(source, zoo.notes)
+            storage = source if "://" in source else database_in(Path(source))
+            rows += _of_folder(source, zoo.notes) if storage is None else _of_storage(storage, zoo.notes)
         except (CardError, StorageError) as error:
             zoo.notes.append(printable(str(error)))
             zoo.unread += 1

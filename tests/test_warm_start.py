@@ -239,6 +239,8 @@ def test_from_studies_and_storages(url: str) -> None:
     assert len(found) == len({canonical(candidate.recipe) for candidate in found}) > 3
     assert notes == ["foreign: not made by optuna_kd"]
     assert read_sources(earlier)[0] == found
+    if url.startswith("sqlite:"):
+        assert read_sources(url.removeprefix("sqlite:///"))[0] == found
     assert read_sources("earlier", storage=earlier._storage)[0] == found
     new = create_study(storage=None, seed=1, warm_start=earlier, task=Somewhere(student_parameters=4 * 1384))
     assert waiting(new) == [str(candidate.recipe) for candidate in found[:5]]
@@ -284,6 +286,12 @@ def test_nothing_to_begin_with_is_an_error_before_the_study_exists(
     with pytest.raises(error, match=message):
         create_study(study_name="mine", warm_start=source)
     assert optuna.get_all_study_names("sqlite:///optuna_kd.db") == []
+
+
+@pytest.mark.parametrize("source", [5, [5], {"recipe": "labels"}])
+def test_other_things_are_no_source(source: Any) -> None:
+    with pytest.raises(TypeError, match=r"A warm start takes a card, a recipe, a study, a path, .*; got "):
+        create_study(storage=None, warm_start=source)
 
 
 def test_a_study_of_somebody_else_is_refused() -> None:

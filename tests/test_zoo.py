@@ -115,6 +115,11 @@ def test_studies_and_their_cards_are_found_in_storages() -> None:
     assert any('"somebody\'s/else": not made by optuna_kd' in note for note in zoo.notes)
 
 
+def test_a_database_may_be_named_by_its_file() -> None:
+    optimize(create_study(storage="sqlite:///kd.db", study_name="one", seed=0), objective, total_trials=1)
+    assert [(row.name, row.source) for row in visit(["kd.db"]).rows] == [("one", "sqlite:///kd.db")]
+
+
 @pytest.mark.parametrize(
     "space",
     [{"name": "naive", "dead": []}, {"name": "later", "dead": []}, {"name": "auto-kd", "dead": [], "more": 1}, {}],

@@ -184,7 +184,10 @@ def read_table(study: Study, objective: int | str | None = None, *, target: Targ
 
     Raises:
         ValueError: For an objective that the study does not have, and for an objective together with a target.
+        TypeError: For what is no study.
     """
+    if not isinstance(study, Study):
+        raise TypeError(f"A study is expected, such as optuna_kd.load_study(...) gives; got {study!r}.")
     if objective is not None and target is not None:
         raise ValueError(f"Pass objective or target, not both; got objective={objective!r} and target={target!r}.")
     trials = study.get_trials(deepcopy=False)

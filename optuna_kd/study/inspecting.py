@@ -34,6 +34,18 @@ class Inspected:
     problem: str = ""
 
 
+def search_beside(study: Study) -> str | None:
+    """Name the search whose trainings a study keeps (its controls, confirmation or full ones); None for any other."""
+    name = study.study_name.rpartition("/")[0]
+    if not name or SETTINGS in study.user_attrs:
+        return None
+    try:
+        attributes = study._storage.get_study_user_attrs(study._storage.get_study_id_from_name(name))
+    except KeyError:
+        return None
+    return name if SETTINGS in attributes else None
+
+
 def inspect_storage(storage: BaseStorage) -> Iterator[Inspected]:
     """Look at every study of a storage, without the companions of searches."""
     studies = storage.get_all_studies()

@@ -12,7 +12,7 @@ from optuna.study import Study
 from optuna_kd.cards import RecipeCard, TaskFacts, find_cards, load_recipe, printable
 from optuna_kd.presets import RECIPES
 from optuna_kd.recipe import Recipe
-from optuna_kd.storages import open_to_read
+from optuna_kd.storages import database_in, open_to_read
 from optuna_kd.study.findings import good_recipes
 from optuna_kd.study.inspecting import card_of, facts_of, inspect_storage
 from optuna_kd.study.loading import load_study
@@ -54,8 +54,8 @@ def read_sources(
 
     Args:
         sources: One or several of: a card; a recipe; a study; the path of a card, of a recipe file, of the folder of
-            a finished search, or of a folder of those; the URL of a storage; the name of a search in `runs`, of a study
-            in `storage`, or of a published recipe; "auto" for all of `runs`.
+            a finished search, or of a folder of those; the URL of a storage, or the path of one of SQLite; the name of
+            a search in `runs`, of a study in `storage`, or of a published recipe; "auto" for all of `runs`.
         runs: Folder of finished searches.
         storage: Where studies are looked up by name.
 
@@ -67,12 +67,17 @@ def read_sources(
         CardError: If a file that was named cannot be read.
         StorageError: If a storage cannot be.
         StudyMismatchError: For a study that optuna_kd did not make.
+        TypeError: For anything else.
     """
     found: list[Candidate] = []
     notes: list[str] = []
-    is_one = isinstance(sources, str | Path | Recipe | RecipeCard | Study)
-    for source in [sources] if is_one else sources:  # type: ignore[union-attr]
-        candidates = _read(source, runs, storage, notes)  # type: ignore[arg-type]
+    for source in sources if isinstance(sources, Sequence) and not isinstance(sources, str) else [sources]:
+        if not isinstance(source, Source):
+            raise TypeError(
+                "A warm start takes a card, a recipe, a study, a path, the URL of a storage or a name, or a list of "
+                f"those; got {source!r}."
+            )
+        candidates = _read(source, runs, storage, notes)
         if not candidates and source != AUTO:
             name = source.study_name if isinstance(source, Study) else source
             raise WarmStartError(f"There is no recipe to begin with in {name}{': ' + notes[-1] if notes else '.'}")
@@ -142,6 +147,8 @@ def _of_storage(storage: BaseStorage, notes: list[str]) -> list[Candidate]:
 
 
 def _of_path(path: Path, notes: list[str]) -> list[Candidate]:
+    if (database := database_in(path)) is not None:
+        return _of_storage(open_to_read(database), notes)
     if path.is_file():
         for found in find_cards(path):
             if found.card is not None:

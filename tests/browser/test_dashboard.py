@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from optuna.storages import InMemoryStorage
 from optuna.study import Study
 from real_browser import Visit
 
@@ -24,6 +27,9 @@ from optuna_kd.models import create_student
 from optuna_kd.recipe import ProxyConfig
 from optuna_kd.search_space import StudentSpace, UniADSSpace
 from optuna_kd.storages import create_storage
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "analysis" / "figures"))
+import made_up
 
 Open = Callable[..., Visit]
 
@@ -247,4 +253,26 @@ def test_names_with_mark_up_do_nothing(browser: object, tmp_path: Path, visit: O
         visited.page.get_by_text("Best so far").wait_for()
         assert visited.page.evaluate("window.pwned") is None
         assert visited.page.locator("a[href^=javascript]").count() == 0
+        assert visited.complaints == []
+
+
+def test_five_thousand_trials_are_a_page_that_can_be_used(browser: object, tmp_path: Path, visit: Open) -> None:
+    few = made_up.auto_kd(250)
+    storage = InMemoryStorage()
+    study = optuna.create_study(storage=storage, study_name="large", direction="maximize")
+    for name, value in few.user_attrs.items():
+        study.set_user_attr(name, value)
+    study.add_trials(few.get_trials(deepcopy=False) * 20)
+    optuna_kd.publish(study)
+    with served(study, storage, tmp_path / "artifacts") as dashboard:
+        began = time.monotonic()
+        visited = visit(f"{dashboard.address}/dashboard/studies/{study._study_id}", width=1500, height=5200)
+        draw_all(visited, ["optuna_kd.history", "optuna_kd.importance", "optuna_kd.tree"])
+        assert time.monotonic() - began < 60
+        assert "trials are drawn, evenly spaced" in visited.page.evaluate(TEXT, "optuna_kd.history")
+        visited.picture("dashboard-5000", whole=False)
+        began = time.monotonic()
+        visited.page.get_by_role("link", name="Note").or_(visited.page.get_by_role("button", name="Note")).first.click()
+        visited.page.get_by_text("Best so far").wait_for()
+        assert time.monotonic() - began < 10  # the page is not frozen
         assert visited.complaints == []

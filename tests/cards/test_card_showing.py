@@ -132,7 +132,8 @@ def test_texts_are_cut() -> None:
 def test_the_card_of_a_search_reads_well() -> None:
     lines = make_card().to_markdown().splitlines()
     assert lines[0] == "# Recipe card `auto-kd-digits-1`"
-    assert "| searched recipe | 92.00 | 87.03 to 96.97 | 93.00 | 3 |" in lines
+    assert "| searched recipe | 92.00 | 87.03 to 96.97 | 92.00 | 93.00 | 3 |" in lines
+    assert "| tuned KD | 89.67 | 85.87 to 93.46 |  | 90.33 | 3 |" in lines  # of an older version
     assert "- searched recipe: `attention|kl*50 + pearson@8*5`" in lines
     assert "- teacher `resnet20`, 272,186 parameters, compared maps 64 x 4 x 4, 98.30 % on the validation data" in lines
     assert f"## Comparable: `{make_card().comparable}`" in lines

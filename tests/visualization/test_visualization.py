@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import optuna
 import plotly.graph_objects as go
@@ -64,6 +65,12 @@ def test_arguments_are_passed_on() -> None:
         visualization.plot_optimization_history(study, objective="speed")
     with pytest.raises(ValueError, match="Unknown parameter 'depth'"):
         visualization.plot_learning_curves(study, by="depth")
+
+
+@pytest.mark.parametrize("study", ["mine", None])
+def test_what_is_no_study_is_an_error(study: Any) -> None:
+    with pytest.raises(TypeError, match=r"A study is expected, such as .*; got "):
+        visualization.plot_optimization_history(study)
 
 
 def test_no_torch_is_loaded() -> None:

@@ -45,7 +45,7 @@ def publish(study: Study, *, whole: bool = True) -> None:
         _publish(study, whole=whole)
     except UNREADABLE as error:
         where = show_storage(study._storage)
-        raise StorageError(f"Nothing can be published in {where}: {reason_of(error)}.") from None
+        raise StorageError(f"{where} cannot be written: {reason_of(error)}.") from None
 
 
 def published(study: Study, *, whole: bool) -> int:

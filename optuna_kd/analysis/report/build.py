@@ -23,7 +23,7 @@ from optuna_kd.cards import CardError, RecipeCard, installed_versions, now
 from optuna_kd.storages import show_storage
 from optuna_kd.study import COMMAND, SETTINGS
 from optuna_kd.study.findings import CONFIRMED
-from optuna_kd.study.inspecting import card_of
+from optuna_kd.study.inspecting import card_of, search_beside
 
 _REASON = 300  # characters
 
@@ -45,7 +45,7 @@ def build_report(study: Study, *, storage: str | None = None) -> Report:
     return Report(
         name=study.study_name,
         written=now(),
-        missing=tuple(_missing(table, card, problem)),
+        missing=tuple(_missing(table, card, problem, search_beside(study))),
         facts=facts_about(study, table, card),
         states=count_states(table),
         found=what_was_found(study, table, card),
@@ -67,8 +67,13 @@ def _card(study: Study) -> tuple[RecipeCard | None, str]:
         return None, f"Its recipe card cannot be read: {plain(error, _REASON)}"
 
 
-def _missing(table: TrialTable, card: RecipeCard | None, problem: str) -> list[str]:
+def _missing(table: TrialTable, card: RecipeCard | None, problem: str, search: str | None) -> list[str]:
     """Say what keeps a report from being complete, and what to do about it."""
+    if search is not None:
+        return [
+            f"This study keeps trainings of the search {plain(search)!r}, one a trial. The report of the search says "
+            "what they showed."
+        ]
     states = Counter(trial.state for trial in (*table.trials, *table.others))
     said = [problem] if problem else []
     if not states:

@@ -135,8 +135,8 @@ def test_a_failure_is_said_once_and_ends_nothing(study: Study, clock: Clock, fak
     run(study, publisher, clock, 50, 10.0)
     publisher.finish(study, before=lambda: 1 / 0)
     assert len(said) == 1
-    assert said[0].startswith("The dashboard shows nothing new: Nothing can be published in sqlite:///")
-    assert said[0].endswith("kd.db: No space left on device.")
+    assert said[0].startswith("The dashboard shows nothing new: sqlite:///")
+    assert said[0].endswith("kd.db cannot be written: No space left on device.")
     assert len(fake.calls) > 3  # it tries again
     assert 0.2 * len(fake.calls) < 0.02 * clock.now  # as seldom as if it worked
 

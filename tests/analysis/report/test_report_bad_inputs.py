@@ -9,6 +9,7 @@ import made_up
 import optuna
 import pytest
 from made_cards import compared_card, facts
+from optuna.storages import InMemoryStorage
 from optuna.study import Study
 from report_studies import Page, report_of
 
@@ -78,6 +79,18 @@ def test_our_study_without_trials_has_no_recipe() -> None:
     assert report.found is None
     assert report.missing[0] == "The study has no trials yet."
     assert "10,368 recipes" in Page(report.to_html()).text
+
+
+def test_trainings_beside_a_search_lead_to_its_report() -> None:
+    storage = InMemoryStorage()
+    create_study(storage=storage, study_name="mine", seed=0)
+    names = ("mine/controls", "mine/", "other/controls")
+    for name in names:
+        optuna.create_study(storage=storage, study_name=name)
+    said = [report_of(optuna.load_study(study_name=name, storage=storage)).missing for name in names]
+    assert said[0] == said[1]
+    assert said[0][0].startswith("This study keeps trainings of the search 'mine', one a trial.")
+    assert not any("'other'" in line for line in said[2])
 
 
 @pytest.mark.parametrize("stored", [{"format": "optuna_kd.card", "version": 2}, "a card", {}])
