@@ -1,15 +1,18 @@
-"""What tests share: one torch thread, a small task on real digits, and empty databases."""
+"""What tests share: one torch thread, a small task on real digits, the command line, and empty databases."""
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from command_line import Output, Run
 
 if TYPE_CHECKING:
     from server import Server
@@ -97,6 +100,41 @@ def knowing_teacher(make_task: Callable[..., Any], make_teacher: Callable[[int],
         pass
     training.observer.close()
     return training.student
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, and a cache beside it."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("OPTUNA_KD_CACHE", str(tmp_path / "cache"))
+    return folder
+
+
+@pytest.fixture
+def run(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], one_thread: None
+) -> Iterator[Run]:
+    """Run a command in this process, and undo what a program may do to its process."""
+    from optuna_kd import cli
+
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(cli.console, "_width", 200)
+    handler = signal.getsignal(signal.SIGTERM)
+    handlers = list(logging.getLogger().handlers)
+
+    def call(*arguments: object) -> Output:
+        monkeypatch.setattr(sys, "argv", ["optuna-kd", *map(str, arguments)])
+        capsys.readouterr()
+        with warnings.catch_warnings(), pytest.raises(SystemExit) as exit_:
+            cli.main()
+        captured = capsys.readouterr()
+        return Output(int(exit_.value.code or 0), captured.out, captured.err)
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)
+    logging.getLogger().handlers[:] = handlers
 
 
 @pytest.fixture

@@ -1,54 +1,15 @@
-"""Commands in a working directory of their own."""
+"""Teachers that are quick to have."""
 
 from __future__ import annotations
 
 import dataclasses
-import logging
-import signal
-import sys
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from command_line import Output, Run
 
-from optuna_kd import cli, task_options
+from optuna_kd import task_options
 from optuna_kd.models import create_model
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory, and a cache beside it."""
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("OPTUNA_KD_CACHE", str(tmp_path / "cache"))
-    return folder
-
-
-@pytest.fixture
-def run(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], one_thread: None
-) -> Iterator[Run]:
-    """Run a command in this process, and undo what a program may do to its process."""
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(cli.console, "_width", 200)
-    handler = signal.getsignal(signal.SIGTERM)
-    handlers = list(logging.getLogger().handlers)
-
-    def call(*arguments: object) -> Output:
-        monkeypatch.setattr(sys, "argv", ["optuna-kd", *map(str, arguments)])
-        capsys.readouterr()
-        with warnings.catch_warnings(), pytest.raises(SystemExit) as exit_:
-            cli.main()
-        captured = capsys.readouterr()
-        return Output(int(exit_.value.code or 0), captured.out, captured.err)
-
-    yield call
-    signal.signal(signal.SIGTERM, handler)
-    logging.getLogger().handlers[:] = handlers
 
 
 @pytest.fixture
