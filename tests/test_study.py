@@ -21,6 +21,7 @@ from optuna_kd.registry import UnknownNameError
 from optuna_kd.samplers import MCTSSampler
 from optuna_kd.search_space import AutoKDSpace, DeadCell, NaiveSpace
 from optuna_kd.study import (
+    SAMPLER,
     SETTINGS,
     StudyMismatchError,
     best_recipe,
@@ -80,6 +81,15 @@ def test_defaults_are_those_of_auto_kd() -> None:
     assert isinstance(study.pruner, CKAPruner)
     assert study.direction == StudyDirection.MAXIMIZE
     assert space_of(study) == AutoKDSpace()
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [(None, "mcts"), ("tpe", "tpe"), (optuna.samplers.RandomSampler(), "RandomSampler")]
+)
+def test_a_study_remembers_what_sampler_it_was_begun_with(url: str, given: Any, kept: str) -> None:
+    for sampler in (given, "random"):
+        study = create_study(storage=url, study_name="kd", sampler=sampler, load_if_exists=True)
+        assert study.user_attrs[SAMPLER] == kept
 
 
 def test_the_default_storage_is_a_file_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

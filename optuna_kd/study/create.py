@@ -19,7 +19,7 @@ from optuna_kd.scales import LOG_OBJECTIVES
 from optuna_kd.search_space import Space, create_space, space_from_dict
 from optuna_kd.storages import DEFAULT_URL, cached, create_storage, creation_lock, quietly
 from optuna_kd.study.methods import METHODS, check_objectives, check_sampler, create_sampler
-from optuna_kd.study.settings import SETTINGS, STUDY_ID, StudyMismatchError, require_same
+from optuna_kd.study.settings import SAMPLER, SETTINGS, STUDY_ID, StudyMismatchError, require_same
 from optuna_kd.study.warm_sources import Candidate, Sources, read_sources
 from optuna_kd.study.warm_start import fill_queue, is_begun, queue
 
@@ -114,6 +114,7 @@ def create_study(
                     study.set_metric_names(list(goals))
             study.set_user_attr(SETTINGS, stored)
             study.set_user_attr(STUDY_ID, secrets.token_hex(8))
+            study.set_user_attr(SAMPLER, _name_of(sampler or preset.sampler))
         else:
             asked: dict[str, Any] = {"method": method}
             if wanted is not None:
@@ -134,6 +135,10 @@ def create_study(
         sampler = create_sampler(sampler or preset.sampler, stored["seed"])
     study.sampler = sampler
     return study
+
+
+def _name_of(sampler: str | BaseSampler) -> str:
+    return sampler if isinstance(sampler, str) else type(sampler).__name__
 
 
 def _is_begun(storage: BaseStorage, name: str | None) -> bool:

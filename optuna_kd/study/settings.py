@@ -13,6 +13,7 @@ from optuna_kd.recipe import Recipe
 from optuna_kd.search_space import Space, space_from_dict
 
 SETTINGS = "optuna_kd"  # user attribute of a study: method, space, seed
+SAMPLER = "optuna_kd_sampler"  # user attribute of a study: what it was begun with; another one may have gone on
 STUDY_ID = "optuna_kd_id"  # user attribute of a study: tells studies of the same name in two databases apart
 TASK = "optuna_kd_task"  # user attribute of a study: what it was run on
 FACTS = "optuna_kd_facts"  # user attribute of a study: the same for people, and for comparing tasks

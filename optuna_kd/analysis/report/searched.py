@@ -15,7 +15,7 @@ from optuna_kd.analysis.figures.wording import count, duration, listed, number, 
 from optuna_kd.analysis.table import TrialTable
 from optuna_kd.cards import NetworkFacts, RecipeCard, TaskFacts
 from optuna_kd.samplers.nsga.guide import TOTAL_TRIALS
-from optuna_kd.study import COMMAND, KNOWLEDGE, METHODS, SETTINGS, TASK, space_of
+from optuna_kd.study import KNOWLEDGE, SAMPLER, SETTINGS, TASK, space_of
 from optuna_kd.study.inspecting import facts_of
 
 _METHODS = {
@@ -80,12 +80,8 @@ def _of_method(study: Study, attributes: Mapping[str, Any]) -> Iterator[tuple[st
         yield "Space", f"{space.name}, {space.size():,} recipes: {space.description}{without}"
     except (ValueError, KeyError, TypeError) as error:  # of a later version
         yield "Space", f"this version cannot read it: {plain(error, _TEXT)}"
-    options = attributes.get(COMMAND)
-    chosen = options.get("sampler") if isinstance(options, Mapping) else None
-    if chosen:
-        yield "Sampler", plain(chosen)
-    elif method in METHODS:
-        yield "Sampler", f"{METHODS[method].sampler}, the method's, if no other was given"
+    if SAMPLER in attributes:
+        yield "Sampler", plain(attributes[SAMPLER])
     yield "Seed", f"{plain(settings.get('seed'))}; all randomness of the search derives from it"
 
 
