@@ -15,7 +15,7 @@ from optuna_kd.analysis import read_closing
 from optuna_kd.analysis.figures.seeds import draw_seeds
 from optuna_kd.analysis.report import Report, build_report
 from optuna_kd.cards import RecipeCard
-from optuna_kd.study import CARD, COMMAND
+from optuna_kd.study import CARD, COMMAND, SAMPLER
 
 
 def searched(card: RecipeCard | None = None, trials: int = 20, **attributes: Any) -> Study:
@@ -50,6 +50,7 @@ def judged(report: Report, card: RecipeCard) -> Report:
 
 def with_command(study: Study) -> Study:
     study.set_user_attr(COMMAND, OPTIONS)
+    study.set_user_attr(SAMPLER, OPTIONS["sampler"])
     return study
 
 

@@ -50,7 +50,7 @@ def test_what_was_searched_is_said(page: Page) -> None:
         "reward (maximised)",
         "12 epochs, judged after 3, 6 and 12",
         "15 epochs, 10 seeds a method",
-        "Sampler mcts",
+        "Sampler tpe",
     ):
         assert text in page.text
     assert re.search(r"20: \d+ ran to the end, \d+ stopped early", page.text)
