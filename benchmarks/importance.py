@@ -31,7 +31,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +173,6 @@ def run_large(known: KnownFunction, study: optuna.Study) -> dict[str, Any]:
     }
 
 
-@cache
 def version() -> str:
     """Hash the code that is measured: the analysis and the functions."""
     content = hashlib.sha256()
@@ -200,8 +198,8 @@ def quick_jobs() -> list[Job]:
 
 def read_runs(path: Path) -> dict[Job, dict[str, Any]]:
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    runs = (json.loads(line) for line in lines)
-    return {tuple(run["job"]): run for run in runs if run["version"] == version()}
+    runs, current = (json.loads(line) for line in lines), version()
+    return {tuple(run["job"]): run for run in runs if run["version"] == current}
 
 
 def main() -> None:
