@@ -226,14 +226,13 @@ def draw(content: dict[str, Any]) -> go.Figure:
     return figure
 
 
-def save_figure(content: dict[str, Any], path: Path) -> None:
-    """Write the figure as an image, or say what it needs."""
+def save_figure(figure: go.Figure, path: Path) -> None:
+    """Write a figure as an image, or say what that needs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        draw(content).write_image(path)
+        figure.write_image(path)
     except (RuntimeError, ValueError) as raised:
-        reason = " ".join(str(raised).split())
-        print(f"{path.name} is not drawn: {reason}")
+        print(f"{path.name} is not drawn: {' '.join(str(raised).split())}")
         print("An image needs Kaleido (`pip install 'kaleido>=1'`) and a Chromium (`plotly_get_chrome` gets one).")
 
 

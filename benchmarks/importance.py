@@ -36,7 +36,8 @@ from typing import Any
 
 import numpy as np
 import optuna
-from importance_report import print_summary, save_figure, summarise
+from gauge_report import save_figure
+from importance_report import draw, print_summary, summarise
 from known_functions import FUNCTIONS, KnownFunction
 from loky import ProcessPoolExecutor
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
@@ -228,7 +229,7 @@ def main() -> None:
     arguments.out.with_suffix(".json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print_summary(summary)
     if arguments.figure:
-        save_figure(summary, arguments.figure)
+        save_figure(draw(summary), arguments.figure)
 
 
 if __name__ == "__main__":

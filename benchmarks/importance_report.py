@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -193,7 +192,7 @@ def shown(found: dict[str, Any]) -> str:
     return f"{found['mean']:.3f}" + ("" if found["se"] is None else f" ± {found['se']:.3f}")
 
 
-def save_figure(content: dict[str, Any], path: Path, trials: int = 100) -> None:
+def draw(content: dict[str, Any], trials: int = 100) -> go.Figure:
     """Draw what each method finds, a panel for each function, random search above and TPE below."""
     keys = [key for key in content["shares"] if key.endswith(f", {trials}")]
     keys.sort(key=lambda key: key.split(", ")[1])  # random, then TPE
@@ -221,5 +220,4 @@ def save_figure(content: dict[str, Any], path: Path, trials: int = 100) -> None:
     figure.update_layout(
         template="plotly_white", font_size=14, width=1600, height=820, legend={"orientation": "h", "y": 1.1}
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.write_image(path)
+    return figure

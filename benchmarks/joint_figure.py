@@ -6,7 +6,6 @@ python benchmarks/joint_search.py --seeds 10 --figure docs/images/joint_search.p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
@@ -60,13 +59,3 @@ def draw(runs: Sequence[dict[str, Any]], marks: Sequence[int]) -> go.Figure:
         template="plotly_white", font_size=17, width=1280, height=560, margin={"l": 80, "r": 20, "t": 50, "b": 70}
     )
     return figure
-
-
-def save(runs: Sequence[dict[str, Any]], marks: Sequence[int], path: Path) -> None:
-    """Write the figure as an image, or say what it needs."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        draw(runs, marks).write_image(path)
-    except (RuntimeError, ValueError) as raised:
-        print(f"{path.name} is not drawn: {' '.join(str(raised).split())}")
-        print("An image needs Kaleido (`pip install 'kaleido>=1'`) and a Chromium (`plotly_get_chrome` gets one).")

@@ -38,7 +38,7 @@ import joint_figure
 import numpy as np
 import optuna
 import torch
-from gauge_report import estimate, surroundings, with_bound
+from gauge_report import estimate, save_figure, surroundings, with_bound
 from loky import ProcessPoolExecutor
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
@@ -306,7 +306,7 @@ def main() -> None:
             arguments.out.write_text(json.dumps(content, indent=2) + "\n")
     print(json.dumps(summarise(runs), indent=2))
     if arguments.figure is not None:
-        joint_figure.save(runs, CURVE, arguments.figure)
+        save_figure(joint_figure.draw(runs, CURVE), arguments.figure)
 
 
 if __name__ == "__main__":

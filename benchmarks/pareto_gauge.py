@@ -34,12 +34,12 @@ from typing import Any
 
 import numpy as np
 import optuna
-from gauge_report import Job, surroundings
+from gauge_report import Job, save_figure, surroundings
 from landscapes import UniformTrial
 from loky import ProcessPoolExecutor, as_completed
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from pareto_landscapes import FAMILIES, ParetoLandscape
-from pareto_report import CHECKPOINTS, ORDER, ParetoRecord, landscapes_of, print_report, report, save_figure
+from pareto_report import CHECKPOINTS, ORDER, ParetoRecord, draw, landscapes_of, print_report, report
 from sampler_gauge import ONE_THREAD, be_quiet, jobs_of, source_hash
 
 from optuna_kd.samplers import UniADSSampler
@@ -178,7 +178,7 @@ def main() -> None:
     content = run_gauge(jobs, arguments.out, arguments.processes)
     print_report(content)
     if arguments.figure:
-        save_figure(content, arguments.figure)
+        save_figure(draw(content), arguments.figure)
 
 
 if __name__ == "__main__":

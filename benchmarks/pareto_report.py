@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
@@ -180,16 +179,6 @@ def draw(content: dict[str, Any]) -> go.Figure:
     size = {"width": 1280, "height": 900, "margin": {"l": 80, "r": 20, "t": 50, "b": 70}}
     figure.update_layout(template="plotly_white", font_size=17, legend={"traceorder": "reversed"}, **size)
     return figure
-
-
-def save_figure(content: dict[str, Any], path: Path) -> None:
-    """Write the figure as an image, or say what it needs."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        draw(content).write_image(path)
-    except (RuntimeError, ValueError) as raised:
-        print(f"{path.name} is not drawn: {' '.join(str(raised).split())}")
-        print("An image needs Kaleido (`pip install 'kaleido>=1'`) and a Chromium (`plotly_get_chrome` gets one).")
 
 
 def landscapes_of(jobs: Iterable[Job]) -> dict[str, int]:

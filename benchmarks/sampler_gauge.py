@@ -39,7 +39,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from gauge_report import CHECKPOINTS, Job, Record, print_report, report, save_figure, surroundings
+from gauge_report import CHECKPOINTS, Job, Record, draw, print_report, report, save_figure, surroundings
 from landscapes import FAMILIES, Landscape, UniformTrial
 from loky import ProcessPoolExecutor, as_completed
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
@@ -236,7 +236,7 @@ def main() -> None:
     content = run_gauge(jobs, arguments.out, arguments.processes)
     print_report(content)
     if arguments.figure:
-        save_figure(content, arguments.figure)
+        save_figure(draw(content), arguments.figure)
 
 
 if __name__ == "__main__":

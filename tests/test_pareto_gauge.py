@@ -143,7 +143,7 @@ def test_report_is_what_a_calculator_gives() -> None:
 
 
 def test_report_prints_and_draws_what_there_is(
-    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = json.loads(store.with_suffix(".json").read_text())
     pareto_report.print_report(content)
@@ -151,13 +151,6 @@ def test_report_prints_and_draws_what_there_is(
     figure = pareto_report.draw(content)
     assert [line.name for line in figure.data] == ["random"]
     assert figure.data[0].y[1] == content["families"]["R"]["samplers"]["random"][1]["mean"]
-
-    def without_chromium(*_: Any) -> None:
-        raise RuntimeError("no browser")
-
-    monkeypatch.setattr(type(figure), "write_image", without_chromium)
-    pareto_report.save_figure(content, tmp_path / "pareto.png")
-    assert "no browser" in capsys.readouterr().out
 
 
 def test_tables_know_every_sampler() -> None:

@@ -189,7 +189,7 @@ def test_report_prints_and_draws_what_there_is(
         raise RuntimeError("no browser")
 
     monkeypatch.setattr(type(figure), "write_image", without_chromium)
-    gauge_report.save_figure(content, tmp_path / "gauge.png")
+    gauge_report.save_figure(figure, tmp_path / "gauge.png")
     said = capsys.readouterr().out
     assert "no browser" in said
     assert "pip install 'kaleido" in said
