@@ -142,9 +142,7 @@ def test_report_is_what_a_calculator_gives() -> None:
     assert json.loads(json.dumps(content)) == content
 
 
-def test_report_prints_and_draws_what_there_is(
-    store: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_report_prints_and_draws_what_there_is(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = json.loads(store.with_suffix(".json").read_text())
     pareto_report.print_report(content)
     assert "R: floats and integers" in capsys.readouterr().out
