@@ -259,6 +259,14 @@ def search(
             help="Share of the student's channels that stay while it is a proxy: 0.71 halves its cost. [narrow]",
         ),
     ] = 1.0,
+    proxy_batch: Annotated[
+        int | None,
+        typer.Option(
+            "--proxy-batch",
+            help="Images per step of a proxy. [default: those of --batch-size, halved until a proxy has 100 steps]",
+            min=1,
+        ),
+    ] = None,
     knowledge: Annotated[
         str,
         typer.Option(
@@ -351,6 +359,7 @@ def search(
             subset_by=subset_by,
             sparsity=sparsity,
             narrow=narrow,
+            proxy_batch=proxy_batch,
             together=together,
             knowledge=knowledge,
             knowledge_limit=knowledge_limit,

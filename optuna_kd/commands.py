@@ -98,6 +98,9 @@ def run_search(options: SearchOptions, console: Console) -> None:
 
     try:
         task = create_task(options, splits, say=reporter, before_training=check_places)
+        if proxy.batch_size is not None and options.proxy_batch is None:
+            steps = proxy.epochs * max(1, round(proxy.subset * len(task.train_set)) // proxy.batch_size)
+            reporter.note(f"Proxies    batches of {proxy.batch_size}, not {task.batch_size}, for more steps: {steps}")
         seconds = estimate(_typical(task, space), plan, proxy).total
         reporter.note(f"Estimate   {format_seconds(seconds)} with {plan.workers} workers, less what is there already")
         result = search(
@@ -330,7 +333,7 @@ def dry_run(
         ("Data", f"{splits.name}: {_counts(task)}, {task.num_classes} classes, {list(task.image_shape)}"),
         ("Layers", task.layers()),
         ("Space", f"{live.name}: {live.size():,} recipes{left_out}"),
-        ("Proxy", f"{proxy.epochs} epochs, rungs {list(proxy.rungs)}, subset {proxy.subset:g}"),
+        ("Proxy", _in_words(proxy)),
         ("Teacher", f"{options.teacher_name}, {note}"),
         ("Controls", format_seconds(cost.controls)),
         ("Trials", f"{plan.trials or 'as many as fit'}: {format_seconds(cost.trials)}"),
@@ -340,6 +343,11 @@ def dry_run(
         ("Knowledge", str(options.storing.plan(task, proxy))),
     ):
         console.print(f"{name:<11}{text}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _in_words(proxy: ProxyConfig) -> str:
+    batches = f", batches of {proxy.batch_size}" if proxy.batch_size is not None else ""
+    return f"{proxy.epochs} epochs, rungs {list(proxy.rungs)}, subset {proxy.subset:g}{batches}"
 
 
 def _teacher_cost(options: SearchOptions, splits: DataSplits, factory: Callable[[], nn.Module]) -> tuple[float, str]:

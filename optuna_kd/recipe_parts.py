@@ -254,6 +254,8 @@ class ProxyConfig:
         regrow: Whether the zeros move while it trains (RigL), or stay where they were drawn.
         narrow: Share of the student's channels that stay while it is a proxy; in (0, 1], 1 for all. About its square
             is the cost that is left; 0.71 halves it. Needs torch-pruning.
+        batch_size: Images per step, unless the recipe says; None for those of the task. A smaller batch makes more
+            steps of the same images, and proxies of fewer than 100 rank badly.
     """
 
     epochs: int = 12
@@ -263,6 +265,7 @@ class ProxyConfig:
     sparsity: float = 0.0
     regrow: bool = True
     narrow: float = 1.0
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.epochs, int) or self.epochs < 1:
@@ -281,6 +284,10 @@ class ProxyConfig:
             raise ValueError(f"sparsity is a share of the weights in [0, 1); got {self.sparsity!r}.")
         if not 0 < self.narrow <= 1:
             raise ValueError(f"narrow is the share of the channels that stay, in (0, 1]; got {self.narrow!r}.")
+        if self.batch_size is not None and (
+            isinstance(self.batch_size, bool) or not isinstance(self.batch_size, int) or self.batch_size < 1
+        ):
+            raise ValueError(f"The batch_size of a proxy is a whole number >= 1, or None; got {self.batch_size!r}.")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""

@@ -16,7 +16,14 @@ from optuna_kd.runner.plan import parse_size
 from optuna_kd.runner.storing import Storing
 from optuna_kd.search_space import SPACES, Space, StudentSpace, UniADSSpace, create_space
 from optuna_kd.study import METHODS, Method
-from optuna_kd.task_options import DIGITS_WIDTH, SEARCHED_PROXY_EPOCHS, Defaults, TaskOptions, training_images
+from optuna_kd.task_options import (
+    DIGITS_WIDTH,
+    SEARCHED_PROXY_EPOCHS,
+    Defaults,
+    TaskOptions,
+    suitable_batch,
+    training_images,
+)
 
 ENGINE_OPTIONS = {"ray_address": "address", "cpus_per_worker": "cpus_per_worker", "gpus_per_worker": "gpus_per_worker"}
 
@@ -47,6 +54,7 @@ class SearchOptions(TaskOptions):
     subset_by: str
     sparsity: float = 0.0
     narrow: float = 1.0
+    proxy_batch: int | None = None
     together: int | None = None
     engine: str = "local"
     ray_address: str | None = None
@@ -156,8 +164,10 @@ def chosen_proxy(options: SearchOptions, splits: DataSplits, defaults: Defaults)
         raise ValueError(f"--subset is a share up to 1 or a number of images above; got {subset:g}.")
     if options.subset_by not in ("images", "classes"):
         raise ValueError(f"--subset-by is images or classes; got {options.subset_by!r}.")
+    images = training_images(splits)
     if subset > 1:
-        subset = min(1.0, subset / training_images(splits))
+        subset = min(1.0, subset / images)
+    batch_size = options.batch_size or defaults.batch_size
     return ProxyConfig(
         epochs=epochs,
         rungs=halving_rungs(epochs) if options.chooses_student else (),
@@ -165,6 +175,7 @@ def chosen_proxy(options: SearchOptions, splits: DataSplits, defaults: Defaults)
         subset_by=options.subset_by,  # type: ignore[arg-type]
         sparsity=options.sparsity,
         narrow=options.narrow,
+        batch_size=options.proxy_batch or suitable_batch(epochs, round(subset * images), batch_size),
     )
 
 

@@ -41,6 +41,8 @@ SEARCHED_PROXY_EPOCHS = 12
 NATURAL = Defaults("resnet20", "resnet8", 30, proxy_epochs=12, epochs=30, seeds=3, batch_size=128, subset=0.2)
 MANY_IMAGES = 10_000  # above which a CPU gets a third of the epochs by default
 PROXY_IMAGES = 1_000  # below which a proxy is not cut by default: it would rank noise
+# Below which the batches of a proxy are halved by default. What that brings, in `benchmarks/README.md`.
+PROXY_STEPS, SMALLEST_BATCH = 100, 8
 
 
 def suitable_defaults(options: TaskOptions, splits: DataSplits) -> Defaults:
@@ -52,6 +54,14 @@ def suitable_defaults(options: TaskOptions, splits: DataSplits) -> Defaults:
     if images > MANY_IMAGES and resolve_device(options.device).type == "cpu":
         return dataclasses.replace(defaults, teacher_epochs=10, epochs=10)
     return defaults
+
+
+def suitable_batch(epochs: int, images: int, batch_size: int) -> int | None:
+    """Give the batch size of a proxy that would have too few steps with that of the task; None if it has enough."""
+    smaller = batch_size
+    while epochs * max(1, images // smaller) < PROXY_STEPS and smaller >= 2 * SMALLEST_BATCH:
+        smaller //= 2
+    return smaller if smaller < batch_size else None
 
 
 def training_images(splits: DataSplits) -> int:

@@ -297,6 +297,9 @@ def test_default_rungs_double(epochs: int, rungs: tuple[int, ...]) -> None:
         ({"subset": 0}, r"subset is a share in \(0, 1\]; got 0"),
         ({"subset": 1.5}, "subset"),
         ({"subset_by": "labels"}, "subset_by is 'images' or 'classes'; got 'labels'"),
+        ({"batch_size": 0}, "batch_size of a proxy is a whole number >= 1, or None; got 0"),
+        ({"batch_size": 8.0}, "batch_size of a proxy is a whole number >= 1, or None; got 8.0"),
+        ({"batch_size": True}, "batch_size of a proxy is a whole number >= 1, or None; got True"),
     ],
 )
 def test_proxies_out_of_range(arguments: dict[str, Any], message: str) -> None:

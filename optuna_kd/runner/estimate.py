@@ -33,12 +33,13 @@ class Estimate:
         return self.controls + self.trials + self.confirmation + self.full
 
 
-def seconds_per_step(task: ImageClassification, recipe: Recipe, threads: int) -> float:
-    """Time one training step of a fresh student on so many threads, with the teacher online.
+def seconds_per_step(task: ImageClassification, recipe: Recipe, threads: int, batch_size: int | None = None) -> float:
+    """Time one training step of a fresh student on so many threads, with the teacher online; None: the task's batches.
 
     The first steps do not count: they warm up, and the second one checks the terms.
     """
-    training = StudentTraining(task, recipe, ProxyConfig(epochs=STEPS + WARM_UP), seed=0)  # an epoch may be one step
+    proxy = ProxyConfig(epochs=STEPS + WARM_UP, batch_size=batch_size)  # an epoch may be one step
+    training = StudentTraining(task, recipe, proxy, seed=0)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -52,12 +53,18 @@ def seconds_per_step(task: ImageClassification, recipe: Recipe, threads: int) ->
     return (times[-1] - times[0]) / max(1, len(times) - 1)
 
 
+def seconds_per_epoch(task: ImageClassification, plan: Plan, batch_size: int | None = None) -> float:
+    """Time one epoch on all images, of one of several trainings at once; None: in the batches of the task."""
+    recipe = Recipe.from_string("channel|kl*5 + kl@4*1")
+    step = seconds_per_step(task, recipe, share_of_cores(plan.workers), batch_size)
+    return step * max(1, len(task.train_set) // (batch_size or task.batch_size)) / plan.workers
+
+
 def estimate(task: ImageClassification, plan: Plan, proxy: ProxyConfig) -> Estimate:
     """Estimate the phases of a search; what the teacher costs online is included, so it errs upwards."""
-    step = seconds_per_step(task, Recipe.from_string("channel|kl*5 + kl@4*1"), share_of_cores(plan.workers))
-    images = len(task.train_set)
-    epoch = step * max(1, images // task.batch_size) / plan.workers
-    one_proxy = epoch * proxy.subset * proxy.epochs
+    epoch = seconds_per_epoch(task, plan)
+    one_proxy = seconds_per_epoch(task, plan, proxy.batch_size) if proxy.batch_size is not None else epoch
+    one_proxy *= proxy.subset * proxy.epochs
     recipes, seeds = plan.confirm
     return Estimate(
         controls=one_proxy * CONTROLS,

@@ -51,7 +51,7 @@ class StudentTraining:
     Args:
         task: What is to be distilled.
         recipe: The distiller; one without terms trains on the labels alone.
-        proxy: Length, rungs and subset.
+        proxy: Length, rungs, subset and batches.
         seed: Of this training.
         knowledge: Stored outputs of the teacher; None asks it online.
         checkpoint: Where its state is kept, to go on from there when it is interrupted.
@@ -104,7 +104,7 @@ class StudentTraining:
             if config.teacher_batchnorm == "train":
                 self._teacher = FrozenTeacher(task.teacher, [task.teacher_layer.name], "train")
         chosen = recipe.training  # by the search, instead of what the task says
-        self.batch_size = chosen.batch_size if chosen is not None else task.batch_size
+        self.batch_size = chosen.batch_size if chosen is not None else proxy.batch_size or task.batch_size
         self.lr = chosen.lr if chosen is not None else task.lr
         self.steps_per_epoch = max(1, len(self.indices) // self.batch_size)
         batch = self.indices[: self.batch_size]

@@ -30,7 +30,7 @@ COMMANDS = {
     "search": (
         "data teacher teacher-checkpoint student trials timeout workers storage study-name seed device space sampler "
         "reward temperatures proxy-epochs subset subset-by epochs seeds confirm max-train batch-size image-size runs "
-        "dry-run engine ray-address cpus-per-worker gpus-per-worker"
+        "proxy-batch dry-run engine ray-address cpus-per-worker gpus-per-worker"
     ),
     "distill": (
         "recipe out data teacher teacher-checkpoint student seed device epochs seeds max-train batch-size image-size"

@@ -29,6 +29,7 @@ def test_a_dry_run_writes_nothing(run: Run, here: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     assert "10 classes" in lines["Data"]
     assert "recipes" in lines["Space"]
+    assert lines["Proxy"].endswith("1 epochs, rungs [1], subset 0.1, batches of 8")  # 32 images are too few anyway
     assert "trained first, 4 epochs" in lines["Teacher"]
     assert re.search(r"about .* with 1 workers", lines["Total"])
     assert re.search(r"replay: 1 view of 320 images, .* MB in memory", lines["Knowledge"])
@@ -45,6 +46,7 @@ def test_search_then_distill_then_export(run: Run, here: Path) -> None:
     assert any(file.read_bytes() == (folder / "student.pt").read_bytes() for file in artifacts.iterdir())
     assert folder.name.startswith("auto-kd-digits-resnet8x0.125-")
     assert {"student.pt", "recipe.json", "summary.json"} <= {file.name for file in folder.iterdir()}
+    assert "Proxies    batches of 8, not 64, for more steps: 4\n" in searched.out
     for text in ("Estimate", "Study", "Layers", "Teacher", "labels only", "plain KD", "tuned KD", "searched recipe"):
         assert text in searched.out
     assert f"Student    runs/{folder.name}/student.pt".replace("/", os.sep) in searched.out

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from optuna_kd.distillers import DeadTermError
 from optuna_kd.models import checksum
-from optuna_kd.recipe import DistillerConfig, ProxyConfig, Recipe, TermConfig
+from optuna_kd.recipe import DistillerConfig, ProxyConfig, Recipe, TermConfig, TrainingConfig
 from optuna_kd.rewards import MinibatchCKA
 from optuna_kd.seeds import derive_seed
 from optuna_kd.training import (
@@ -136,6 +136,23 @@ def test_each_rung_ends_a_cosine_cycle_and_the_next_starts_warm(make_task: Make)
     assert [cycle[0] for cycle in cycles[1:]] == [0.2, 0.2]  # restarts do not
     middle = cycles[1][10]
     assert middle == pytest.approx(0.2 * 0.5 * (1 + math.cos(math.pi / 2)))
+
+
+def test_a_proxy_has_its_batches_and_a_recipe_its_own(make_task: Make) -> None:
+    task = make_task(batch_size=40)  # 160 images
+    chosen = dataclasses.replace(LABELS, training=TrainingConfig(batch_size=20, lr=0.1))
+    for recipe, proxy, size in (
+        (LABELS, ProxyConfig(epochs=1), 40),
+        (LABELS, ProxyConfig(epochs=1, batch_size=16), 16),
+        (chosen, ProxyConfig(epochs=1, batch_size=16), 20),
+    ):
+        training = StudentTraining(task, recipe, proxy, seed=0)
+        sizes = []
+        for lesson in training.lessons():
+            if isinstance(lesson, Lesson):
+                sizes.append(len(lesson.indices))
+                lesson.learn()
+        assert sizes == [size] * (160 // size)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

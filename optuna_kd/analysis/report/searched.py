@@ -113,7 +113,9 @@ def _of_training(
         at = f", judged after {listed(map(str, rungs))}" if isinstance(rungs, list) and rungs else ""
         subset = proxy.get("subset", 1.0)
         part = f", on {share(subset, 1)} of the training data" if _is_number(subset) and subset < 1 else ""
-        yield "Proxy", f"{number(proxy['epochs'])} epochs{at}{part}"
+        batch = proxy.get("batch_size")
+        batches = f", in batches of {batch}" if isinstance(batch, int) else ""
+        yield "Proxy", f"{number(proxy['epochs'])} epochs{at}{part}{batches}"
     knowledge = attributes.get(KNOWLEDGE)
     if isinstance(knowledge, str):
         yield "Teacher is asked", _KNOWLEDGE.get(knowledge, plain(knowledge))

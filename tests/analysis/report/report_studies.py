@@ -33,8 +33,8 @@ OPTIONS = {
     "precision": "float32", "deterministic": True, "method": "auto-kd", "trials": 20, "space": None, "objectives": None,
     "max_params": None, "max_flops": None, "max_latency_ms": None, "budget_params": None, "screen": 0.0, "chain": None,
     "sampler": "tpe", "reward": "bounded", "temperatures": "1,4", "proxy_epochs": 2, "subset": 0.5,
-    "subset_by": "images", "sparsity": 0.0, "narrow": 1.0, "knowledge": "auto", "knowledge_limit": "2GB",
-    "knowledge_dir": None, "keep_knowledge": False, "confirm": "0", "runs": "elsewhere/runs",
+    "subset_by": "images", "sparsity": 0.0, "narrow": 1.0, "proxy_batch": None, "knowledge": "auto",
+    "knowledge_limit": "2GB", "knowledge_dir": None, "keep_knowledge": False, "confirm": "0", "runs": "elsewhere/runs",
 }  # fmt: skip
 
 
