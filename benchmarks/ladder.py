@@ -12,8 +12,9 @@ processes on the same recipes, drawn uniformly from Auto-KD's space; its speed-u
 answers takes, shared by 100 candidates. `CKAPruner` saves epochs on top of it and has a benchmark of its own
 (`pruning.py`).
 
-A search scores the same 16 recipes by the proxy of its row and takes the best; the final students learn by that
-recipe from all images in all epochs, those of both rows from the same seeds.
+A search scores the same 16 recipes by the proxy of its row, with the batches that `optuna-kd search` would choose for
+so few steps, and takes the best; the final students learn by that recipe from all images in all epochs, those of both
+rows from the same seeds.
 
     python benchmarks/acceleration.py --part ladder --data DIR
 

@@ -23,6 +23,7 @@ from small_cifar import Sizes, create_task, load_parts, load_teacher, peak_memor
 from optuna_kd.recipe import ProxyConfig, Recipe
 from optuna_kd.rewards import REWARDS, Metrics
 from optuna_kd.seeds import derive_seed
+from optuna_kd.task_options import suitable_batch
 from optuna_kd.training import LossRejected, StudentTraining, TeacherKnowledge, train_student
 from optuna_kd.training.narrow import HALF_COST
 from optuna_kd.training.together import learn_together, next_rung
@@ -54,24 +55,30 @@ class Row:
     stop: float = 1.0
     at_once: bool = False
 
-    def proxy(self, epochs: int) -> ProxyConfig:
-        """Give the training that scores a candidate, scored once, at its end."""
-        length = max(1, round(self.stop * epochs))
+    def proxy(self, sizes: Sizes) -> ProxyConfig:
+        """Give the training that scores a candidate, scored once, at its end; in batches that a search would choose."""
+        length = max(1, round(self.stop * sizes.epochs))
         return ProxyConfig(
-            epochs=length, rungs=(length,), subset=self.subset, sparsity=self.sparsity, narrow=self.narrow
+            epochs=length,
+            rungs=(length,),
+            subset=self.subset,
+            sparsity=self.sparsity,
+            narrow=self.narrow,
+            batch_size=suitable_batch(length, round(self.subset * sizes.images), sizes.batch_size),
         )
 
 
 BASELINE, REDUCED = Row("baseline", precision="float32"), Row("+ bfloat16, where it gains")
 OFFLINE = replace(REDUCED, name="+ offline", is_offline=True)
-SPARSE = replace(OFFLINE, name="+ sparse (half of the weights)", sparsity=0.5)
-# Half of the weights are zeros that are multiplied like others; half of the operations are gone in a narrow student.
-NARROW = replace(OFFLINE, name="narrow instead of sparse (half of the operations)", narrow=HALF_COST)
-SUBSET = replace(SPARSE, name="+ subset (a fifth of the images)", subset=0.2)
+# The structured variant of the paper's sparse training. Of its own half of the weights are zeros that are multiplied
+# like others; half of the operations are gone in a narrow student.
+NARROW = replace(OFFLINE, name="+ narrow (half of the operations)", narrow=HALF_COST)
+SPARSE = replace(OFFLINE, name="sparse instead of narrow (half of the weights)", sparsity=0.5)
+SUBSET = replace(NARROW, name="+ subset (a fifth of the images)", subset=0.2)
 STOPPED = replace(SUBSET, name="+ early stop (a fifth of the epochs)", stop=0.2)
 LAST = replace(STOPPED, name="+ several at once", at_once=True)
 FIXED = replace(LAST, name="the last row on all images in all epochs", subset=1.0, stop=1.0)
-ROWS = (BASELINE, REDUCED, OFFLINE, SPARSE, SUBSET, STOPPED, LAST, FIXED, NARROW)
+ROWS = (BASELINE, REDUCED, OFFLINE, NARROW, SUBSET, STOPPED, LAST, FIXED, SPARSE)
 
 
 @dataclass(frozen=True)
@@ -225,7 +232,7 @@ class Bench:
 
     def __init__(self, setting: Setting, row: Row) -> None:
         sizes = setting.sizes
-        self.proxy = row.proxy(sizes.epochs)
+        self.proxy = row.proxy(sizes)
         views = min(sizes.views, self.proxy.epochs)
         parts, teacher = load_parts(setting.data, sizes), load_teacher(setting.teacher, sizes)
         self.task = create_task(parts, sizes, teacher, device=setting.device, views=views, precision=row.precision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import sys
@@ -108,9 +109,13 @@ def test_store_reads_whole_lines_of_the_same_sizes(tmp_path: Path) -> None:
 
 
 def test_rows_say_what_the_paper_does() -> None:
-    assert rows.BASELINE.proxy(240) == rows.ProxyConfig(epochs=240, rungs=(240,))
-    assert rows.LAST.proxy(240) == rows.ProxyConfig(epochs=48, rungs=(48,), subset=0.2, sparsity=0.5)
-    assert rows.SPARSE.proxy(10).sparsity == 0.5
+    sizes = dataclasses.replace(TINY, images=50_000, epochs=240, batch_size=128)
+    assert rows.BASELINE.proxy(sizes) == rows.ProxyConfig(epochs=240, rungs=(240,))
+    last = rows.ProxyConfig(epochs=48, rungs=(48,), subset=0.2, narrow=rows.HALF_COST)
+    assert rows.LAST.proxy(sizes) == last
+    assert rows.SPARSE.proxy(sizes).sparsity == 0.5
+    small = dataclasses.replace(sizes, images=2_000, epochs=10, batch_size=32)  # 24 steps, or 100
+    assert rows.LAST.proxy(small) == dataclasses.replace(last, epochs=2, rungs=(2,), batch_size=8)
 
 
 def test_teacher_goes_on_where_it_was(tmp_path: Path) -> None:
