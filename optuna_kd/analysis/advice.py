@@ -79,7 +79,8 @@ def guidance(
     if isinstance(source, TrialTable) and (obstacle := _without_trials(source)):
         return (Finding(obstacle),)
     response = response_of(source, 0 if objective is None else objective, seed=seed)
-    endings = [_ended(ending) for ending in bad_endings(response.table)[:_ENDINGS]]
+    ended = bad_endings(response.table)
+    endings = [_ended(ending) for ending in ended[:_ENDINGS]]
     if obstacle := _obstacle(response):
         return (Finding(obstacle), *endings)
     ranked = searched(response.table, importances(response))
@@ -87,7 +88,7 @@ def guidance(
     rest = [row.parameter for row in ranked if row not in little]
     found = [compare_options(response, name) for name in rest[:COMPARED]]
     measure = measure_of(response.table, response.column)
-    advice = [advised for each in found if (advised := _advise(each, measure, len(ranked)))]
+    advice = [advised for each in found if (advised := _advise(each, measure, len(ranked), ended))]
     level = _level(telling(response, ranked))
     undecided = [each.parameter for each in found if each.parameter not in {finding.parameter for finding in advice}]
     if not level and not advice:  # of noise nobody can tell who has little of it
@@ -153,7 +154,7 @@ def _hardly_matters(row: Importance, response: Response) -> bool:
     return max(row.high, row.inside_high) < LITTLE and not response.space.gates[column].any()
 
 
-def _advise(comparison: OptionComparison, measure: Measure, parameters: int) -> Finding | None:
+def _advise(comparison: OptionComparison, measure: Measure, parameters: int, ended: Sequence[Ending]) -> Finding | None:
     """Advise for or against options of a parameter, if anything is beyond noise."""
     sure = [each for each in comparison.differences if parameters * each.adjusted < ALPHA]
     if not sure:
@@ -171,7 +172,8 @@ def _advise(comparison: OptionComparison, measure: Measure, parameters: int) -> 
     else:
         telling = min(sure, key=lambda each: (each.adjusted, -each.gap))
         beaten = [option for option in comparison.options if any(each.worse is option for each in sure)]
-        open_ = [option for option in comparison.options if option not in beaten]
+        hopeless = [ending.value for ending in ended if ending.parameter == comparison.parameter]
+        open_ = [option for option in comparison.options if option not in beaten and option.value not in hopeless]
         undecided = f" Which of {listed(map(option_text, open_))} is best is open." if 1 < len(open_) <= _NAMED else ""
         worst = sorted(beaten, key=lambda option: option is not telling.worse)
         sentence = (
@@ -210,12 +212,18 @@ def _ends(option: Option) -> tuple[float, float] | None:
 
 
 def _ended(ending: Ending) -> Finding:
-    ways = ((ending.rejected, "rejected"), (ending.failed, "failed"), (ending.stopped, "stopped at a rung"))
+    ways = (
+        (ending.rejected, "rejected"),
+        (ending.failed, "failed"),
+        (ending.stopped, "stopped at a rung"),
+        (ending.diverged, "with an infinite value"),
+    )
+    well = "ends with a finite value" if ending.diverged else "runs to the end"
     fates = listed(f"{many:,} {word}" for many, word in ways if many)
     reason = f", most of those rejected as {plain(ending.reason, SENTENCE)!r}" if ending.reason else ""
     hardly = "No trial" if ending.ended == ending.visits else "Hardly a trial"
     return Finding(
-        f"{hardly} with {plain(ending.parameter)} = {plain(ending.value, CHOICE)} runs to the end: of "
+        f"{hardly} with {plain(ending.parameter)} = {plain(ending.value, CHOICE)} {well}: of "
         f"{ending.visits:,}, {fates}{reason}.",
         f"with other options {share(ending.others_ended, ending.others)} of {count(ending.others, 'trial')} did not, "
         f"adjusted p {p_text(ending.adjusted)}.",

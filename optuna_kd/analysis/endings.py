@@ -1,7 +1,8 @@
-"""Options with which trials hardly ever run to the end: rejected, failed or stopped, far more than with others."""
+"""Options with which trials hardly ever end well: rejected, failed, stopped or diverged, far more than with others."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from optuna_kd.pruners.rejection import REJECT_REASON
 
 _FEWEST = 5  # trials of an option; fewer may all have had bad luck
 _NEARLY_ALL = 0.9
-_COMPLETE, _REJECTED, _FAILED, _STOPPED = "complete", "rejected", "failed", "stopped"
+_COMPLETE, _REJECTED, _FAILED, _STOPPED, _DIVERGED = "complete", "rejected", "failed", "stopped", "diverged"
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,10 +27,10 @@ class Ending:
     Args:
         parameter, value: The option.
         visits: Its finished trials.
-        rejected, failed, stopped: How many of them did not run to the end: rejected with a reason, failed, stopped at
-            a rung.
+        rejected, failed, stopped, diverged: How many of them ended badly: rejected with a reason, failed, stopped at a
+            rung, or at the end with an infinite value.
         others: Finished trials with other options of the parameter.
-        others_ended: How many of those did not run to the end.
+        others_ended: How many of those ended badly.
         reason: Why most of the rejected ones were; empty if none was.
         adjusted: p-value of Fisher's exact test that it is no more than with the others, after Holm's correction for
             all options of all parameters.
@@ -41,6 +42,7 @@ class Ending:
     rejected: int
     failed: int
     stopped: int
+    diverged: int
     others: int
     others_ended: int
     reason: str
@@ -48,12 +50,12 @@ class Ending:
 
     @property
     def ended(self) -> int:
-        """How many did not run to the end."""
-        return self.rejected + self.failed + self.stopped
+        """How many ended badly."""
+        return self.rejected + self.failed + self.stopped + self.diverged
 
 
 def bad_endings(table: TrialTable) -> tuple[Ending, ...]:
-    """Give the options with which nearly no trial runs to the end, those with the most trials first."""
+    """Give the options with which nearly no trial ends well, those with the most trials first."""
     finished = finished_trials(table)
     fates = {trial.number: _fate(trial) for trial in finished}
     found: dict[str, Ending] = {}
@@ -100,6 +102,7 @@ def _ending(name: str, trials: Sequence[FrozenTrial], fates: Counter[str], every
         fates[_REJECTED],
         fates[_FAILED],
         fates[_STOPPED],
+        fates[_DIVERGED],
         others,
         others - others_complete,
         reasons.most_common(1)[0][0] if reasons else "",
@@ -113,7 +116,7 @@ def _ending(name: str, trials: Sequence[FrozenTrial], fates: Counter[str], every
 
 def _fate(trial: FrozenTrial) -> str:
     if trial.state is TrialState.COMPLETE:
-        return _COMPLETE
+        return _DIVERGED if any(map(math.isinf, trial.values)) else _COMPLETE
     if trial.state is TrialState.FAIL:
         return _FAILED
     return _REJECTED if _is_rejected(trial) else _STOPPED

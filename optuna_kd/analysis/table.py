@@ -90,7 +90,7 @@ class TrialTable:
         violations: Total violation of the constraints, 0 for none; infinite for a trial that says nothing of the
             constraints that others have; [rows].
         left_out: How many trials have no row, by reason.
-        others: These trials, as they are stored: read only.
+        others: All trials without a row, as they are stored: read only.
         attributes: The user attributes of the study.
     """
 
@@ -132,7 +132,7 @@ class TrialTable:
         return np.array([math.nan if duration is None else duration.total_seconds() for duration in durations], float)
 
     def where(self, kept: NDArray[np.bool_]) -> TrialTable:
-        """Keep some rows; those left out here are not counted in `left_out`."""
+        """Keep some rows; those left out here are among the `others`, and not counted in `left_out`."""
         rows = np.flatnonzero(kept)
         parameters = {
             name: Parameter(name, parameter.distributions, np.flatnonzero(np.isin(rows, parameter.rows)))
@@ -147,6 +147,7 @@ class TrialTable:
             values=self.values[rows],
             rungs=self.rungs[rows],
             violations=self.violations[rows],
+            others=(*self.others, *(self.trials[row] for row in np.flatnonzero(~kept).tolist())),
         )
 
     def place_of(self, objective: int | str) -> int:

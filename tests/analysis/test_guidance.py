@@ -160,6 +160,24 @@ def test_several_objectives() -> None:
         guidance(study, 2)
 
 
+def test_options_with_which_trials_diverge_are_named_and_not_called_untried() -> None:
+    worth = {"good": 1.0, "bad": 3.0, "diverges": float("inf")}
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
+    study.optimize(
+        lambda trial: worth[trial.suggest_categorical("kind", list(worth))] + 0.1 * trial.suggest_float("x", 0.0, 1.0),
+        n_trials=60,
+    )
+    tried = [trial.params["kind"] for trial in study.trials].count("diverges")
+    found = guidance(study)
+    ending = the_one(found, "No trial with kind = diverges")
+    assert ending.sentence == (
+        f"No trial with kind = diverges ends with a finite value: of {tried}, {tried} with an infinite value."
+    )
+    assert ending.evidence.startswith(f"with other options 0 % of {60 - tried} trials did not, adjusted p ")
+    assert the_one(found, "Do not use bad as kind").sentence.endswith("against bad, all else being equal.")
+    assert not any("Hardly tried" in sentence for sentence in sentences(found))
+
+
 def test_options_that_hardly_end_well_are_named_with_their_counts() -> None:
     study = searched({"distance": ("kl", "l2")}, lambda params: 1.0 * (params["distance"] == "kl"), trials=20)
     choices = {"distance": optuna.distributions.CategoricalDistribution(("kl", "l2", "gl2", "l1", "never"))}

@@ -148,6 +148,7 @@ def _icicle(table: TrialTable, column: int, branches: list[Branch]) -> go.Figure
     values = np.array([branch.value for branch in branches])
     low, high = _range(values, np.array([branch.visits for branch in branches]))
     maximize = table.objectives[column].maximize
+    unknown = low if maximize else high  # pale: nothing good is known of such a branch
     name = shown(name_of(table, column))
     figure = go.Figure(
         go.Icicle(
@@ -165,7 +166,7 @@ def _icicle(table: TrialTable, column: int, branches: list[Branch]) -> go.Figure
             ],
             hovertemplate="%{text} <b>%{label}</b><br>trials: %{value:,}<br>mean %{customdata}<extra></extra>",
             marker={
-                "colors": [low if math.isnan(branch.value) else float(f"{branch.value:.6g}") for branch in branches],
+                "colors": [unknown if math.isnan(value) else float(f"{value:.6g}") for value in values.tolist()],
                 "colorscale": style.SCALE,
                 "reversescale": not maximize,
                 "cmin": low,

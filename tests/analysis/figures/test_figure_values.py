@@ -205,6 +205,17 @@ def test_boxes_of_the_tree_add_up() -> None:
     assert chart.title == "33 % of the trials went through kl › weight = 1: mean value 0.8, overall 0.6"
 
 
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_branches_of_which_nothing_is_known_are_as_pale_as_the_worst(direction: str) -> None:
+    kinds = {"kind": CategoricalDistribution(("good", "bad", "diverges"))}
+    worst = math.inf if direction == "minimize" else -math.inf
+    values = {"good": 1.0, "bad": 3.0, "diverges": worst} if worst > 0 else {"good": 3.0, "bad": 1.0, "diverges": worst}
+    study = study_of([trial({"kind": kind}, value, distributions=kinds) for kind, value in values.items()], direction)
+    (icicle,) = draw_tree(read_table(study)).figure.data
+    colours = dict(zip(icicle.labels, icicle.marker.colors, strict=True))
+    assert colours["diverges"] == colours["bad"] != colours["good"]
+
+
 def test_only_the_largest_branches_of_a_tree_are_drawn() -> None:
     from optuna_kd.analysis.figures.tree import grow
 
