@@ -13,7 +13,7 @@ from optuna_kd.analysis.figures.objective import best_row, name_of
 from optuna_kd.analysis.figures.passages import Fate, passages
 from optuna_kd.analysis.figures.trials import recipe_text
 from optuna_kd.analysis.figures.wording import count, duration, listed, number
-from optuna_kd.analysis.table import RUNNING, WAITING, TrialTable
+from optuna_kd.analysis.table import FAILED, RUNNING, WAITING, TrialTable
 from optuna_kd.cards import CardError, RecipeCard, TaskFacts
 from optuna_kd.cards.showing import code, prose
 from optuna_kd.recipe import Recipe, RecipeError
@@ -91,8 +91,8 @@ def _best(table: TrialTable, study: Study) -> str:
         return f"**Best so far:** there is no complete trial{broken} yet."
     trial = table.trials[row]
     lines = [
-        f"**Best so far:** {name_of(table, 0)} **{number(float(table.values[row, 0]))}**, {link(study, trial.number)}: "
-        f"{code(recipe_text(trial))}"
+        f"**Best so far:** {prose(name_of(table, 0))} **{number(float(table.values[row, 0]))}**, "
+        f"{link(study, trial.number)}: {code(recipe_text(trial))}"
     ]
     chosen = _confirmed(table)
     if chosen is not None:
@@ -131,7 +131,9 @@ def _progress(table: TrialTable) -> str:
     text = f"**Progress:** {counted:,}{of} trials"
     parts = [f"{many:,} {fate.value}" for fate, many in fates.items() if many and fate in (Fate.FINISHED, *_ENDINGS)]
     text += f": {', '.join(parts)}" if parts else ""
-    others = [f"{table.left_out[reason]:,} {reason}" for reason in (RUNNING, WAITING) if table.left_out.get(reason)]
+    others = [
+        f"{table.left_out[reason]:,} {reason}" for reason in (FAILED, RUNNING, WAITING) if table.left_out.get(reason)
+    ]
     text += f"; {', '.join(others)}" if others else ""
     seconds = sum(
         trial.duration.total_seconds()
@@ -141,7 +143,7 @@ def _progress(table: TrialTable) -> str:
     return f"{text}. They took {duration(seconds)} of training." if ended else f"{text}."
 
 
-_ENDINGS = (Fate.STOPPED, Fate.REJECTED, Fate.REFUSED, Fate.FAILED)
+_ENDINGS = (Fate.STOPPED, Fate.REJECTED, Fate.REFUSED)
 
 
 def _use(table: TrialTable, study: Study, card: RecipeCard | None, artifacts: Sequence[str]) -> str:

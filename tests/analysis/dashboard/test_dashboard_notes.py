@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 from optuna_kd.analysis.dashboard.study_note import study_note
 from optuna_kd.analysis.dashboard.trial_notes import trial_notes
 from optuna_kd.analysis.table import read_table
+from optuna_kd.cards.showing import prose
 from optuna_kd.objective import FunctionObjective
 from optuna_kd.recipe import Recipe
 from optuna_kd.samplers.nsga.guide import TOTAL_TRIALS
@@ -46,6 +47,15 @@ def test_a_foreign_study() -> None:
     assert "**Best so far:** value **2**, [trial 1](/dashboard/studies/0/trials?numbers=1): `x = 0.5`" in found
     assert "**Progress:** 2 trials: 2 ran to the end. They took 2 s of training." in found
     assert "load_study" not in found  # which is for studies of ours
+
+
+def test_names_are_no_markup() -> None:
+    picture = "![p](http://a.test/p.png)"
+    failed = made_up.trial({}, state=TrialState.FAIL)
+    found = note(made_up.study_of([made_up.trial({picture: 0.25}, 3.0), failed], "minimize", names=[picture]))
+    assert f"**Best so far:** {prose(picture)} **3**" in found
+    assert picture not in found.replace(f"`{picture}`", "")
+    assert "**Progress:** 1 trials: 1 ran to the end; 1 failed." in found
 
 
 @pytest.mark.parametrize(("kind", "said"), [("empty", "0 trials."), ("only_waiting", "0 trials; 1 waiting to run.")])
