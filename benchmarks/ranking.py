@@ -47,7 +47,7 @@ from optuna_kd.runner.progress import SilentReporter
 from optuna_kd.runner.teacher import cache_folder
 from optuna_kd.search_space import Space, create_space
 from optuna_kd.seeds import derive_seed
-from optuna_kd.task_options import DIGITS, NATURAL, PROXY_IMAGES
+from optuna_kd.task_options import DIGITS, NATURAL, PROXY_IMAGES, suitable_batch
 from optuna_kd.training import ImageClassification, LossRejected, StudentTraining, TeacherKnowledge, accuracy
 from optuna_kd.training.narrow import HALF_COST
 from optuna_kd.training.offline import store_affordable
@@ -130,6 +130,13 @@ class Arm:
     train: Callable[[StudentTraining, Setting], Metrics] = train_in_cycles
 
 
+def few_steps(setting: Setting, epochs: int, *, smaller: bool) -> ProxyConfig | None:
+    """Give a short proxy on the digits in the batches of the task, or in those that a search would choose."""
+    images, batch_size = len(setting.task.train_set), setting.task.batch_size
+    batch = suitable_batch(epochs, images, batch_size) if smaller else None
+    return if_cheap(setting, ProxyConfig(epochs=epochs, rungs=(epochs,), batch_size=batch))
+
+
 def if_cheap(setting: Setting, schedule: ProxyConfig) -> ProxyConfig | None:
     """Give the schedule on the digits, where trainings take seconds."""
     return schedule if setting.name == "digits" else None
@@ -144,6 +151,10 @@ ARMS = {
     ),
     "truncated steps": Arm(lambda setting: setting.proxy, train=train_in_steps),
     "sparse proxy": Arm(lambda setting: dataclasses.replace(setting.proxy, sparsity=0.5)),
+    "proxy of 4 epochs": Arm(lambda setting: few_steps(setting, 4, smaller=False)),
+    "proxy of 4 epochs, smaller batches": Arm(lambda setting: few_steps(setting, 4, smaller=True)),
+    "proxy of 1 epoch": Arm(lambda setting: few_steps(setting, 1, smaller=False)),
+    "proxy of 1 epoch, smaller batches": Arm(lambda setting: few_steps(setting, 1, smaller=True)),
     "narrow proxy": Arm(lambda setting: dataclasses.replace(setting.proxy, narrow=HALF_COST)),
 }
 
@@ -321,7 +332,8 @@ def train_all(jobs: Sequence[Job], processes: int) -> Iterator[dict[str, Any]]:
 
 def digest_of(setting: Setting, schedule: ProxyConfig, arm: str) -> str:
     """Name what a training depends on beside recipe and seed: a result of something else does not count."""
-    text = json.dumps([setting.task.describe(), schedule.to_dict(), setting.epochs, arm], sort_keys=True)
+    given = {name: value for name, value in schedule.to_dict().items() if value is not None}
+    text = json.dumps([setting.task.describe(), given, setting.epochs, arm], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
