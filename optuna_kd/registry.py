@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+_LISTED = 40  # names in an error message
 
 
 class UnknownNameError(ValueError):
@@ -18,7 +19,9 @@ def suggest_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameEr
     names = sorted(known)
     close = difflib.get_close_matches(str(name), names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return UnknownNameError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
+    listed = ", ".join(each if each.isprintable() else repr(each) for each in names[:_LISTED])
+    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+    return UnknownNameError(f"Unknown {kind} {name!r}.{hint} Known: {listed}{more}.")
 
 
 class Registry(Generic[T], Mapping[str, T]):

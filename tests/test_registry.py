@@ -40,6 +40,12 @@ def test_an_unknown_name_says_what_was_meant_and_what_exists() -> None:
     assert str(caught.value) == "Unknown colour 'gren'. Did you mean 'green'? Known: green, red."
 
 
+def test_names_from_a_storage_cannot_move_the_cursor_and_are_not_all_listed() -> None:
+    message = str(suggest_name("study", "x", ["a\x1b[31mred", *(f"study-{place:02}" for place in range(99))]))
+    assert "Known: 'a\\x1b[31mred', study-00, " in message
+    assert message.endswith("study-38 and 60 more.")
+
+
 def test_a_name_far_from_all_gets_no_suggestion() -> None:
     assert str(suggest_name("colour", "xyz", ["red"])) == "Unknown colour 'xyz'. Known: red."
 

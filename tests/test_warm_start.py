@@ -130,6 +130,13 @@ def test_recipes_that_are_not_in_the_space_are_left_out_and_said(caplog: pytest.
     assert "not in the space 'auto-kd', so left out: none|kl*3 + kl@4*1; labels and 1 more" in caplog.text
 
 
+def test_that_nothing_could_be_queued_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        study = create_study(storage=None, seed=0, warm_start=make_card("none|kl*3 + kl@4*1", runners_up=()))
+    assert waiting(study) == []
+    assert {record.levelname for record in caplog.records if "Warm start" in record.message} == {"WARNING"}
+
+
 def test_a_space_takes_what_it_searches_of_a_recipe() -> None:
     recipe = Recipe.from_string(LINE)
     given = Recipe(recipe.distiller, StudentConfig("resnet8"))

@@ -127,8 +127,11 @@ def create_study(
             require_same(study, stored, asked)
         found = space_from_dict(stored["space"])
         if candidates is not None and not is_begun(study):
-            for line in queue(study, candidates, task.facts() if task is not None else None, found):
-                logger.info("Warm start: %s", line)
+            lines = queue(study, candidates, task.facts() if task is not None else None, found)
+            # That nothing fitted is what nobody who asked for a warm start expects.
+            level = logging.INFO if study.get_trials(deepcopy=False) else logging.WARNING
+            for line in lines:
+                logger.log(level, "Warm start: %s", line)
         else:
             fill_queue(study, found)  # by whoever was killed while doing it
     if not isinstance(sampler, BaseSampler):

@@ -104,7 +104,7 @@ def draw_parallel(table: TrialTable, objective: int | str | None = None, *, most
         NAME,
         figure,
         title=title,
-        summary=f"{title}. {_shares(agreed, axes, best, rest)}",
+        summary=f"{title}. {_shares(agreed, best, rest)}",
         columns=("parameter", "most frequent among the best", "share of the best", "share of the others"),
         rows=[(axis.name, *_most_frequent(axis, best, rest)) for axis in axes[:-1]],
         key=style.key(
@@ -260,18 +260,20 @@ def _that_fit(ticks: Sequence[tuple[float, str]], pixels: float) -> list[tuple[f
     return [tick for _, _, tick in sorted(taken)]
 
 
-def _title(axes: Sequence[Axis], best: NDArray[np.int64], rest: NDArray[np.int64]) -> tuple[str, list[tuple[str, str]]]:
-    agreed = []
+def _title(axes: Sequence[Axis], best: NDArray[np.int64], rest: NDArray[np.int64]) -> tuple[str, list[Axis]]:
+    """Say on what the best agree, most telling first, and give these axes."""
+    agreed: list[tuple[float, Axis]] = []
     for axis in axes:
         option, of_best, of_rest = _most_frequent(axis, best, rest)
         if option and of_best >= _AGREED and of_rest <= _ELSEWHERE:
-            agreed.append((of_best - of_rest, (axis.name, option)))
-    chosen = [pair for _, pair in sorted(agreed, key=lambda found: -found[0])[:3]]
+            agreed.append((of_best - of_rest, axis))
+    chosen = [axis for _, axis in sorted(agreed, key=lambda found: -found[0])[:3]]
     if len(best) == 1:
         return f"The best trial and {count(len(rest), 'other')}", []
     if not chosen:
         return f"The best {len(best)} trials agree on no single option", []
-    return f"The best {len(best)} trials agree on {listed(_said(*pair) for pair in chosen)}", chosen
+    said = listed(_said(axis.name, _most_frequent(axis, best, rest)[0]) for axis in chosen)
+    return f"The best {len(best)} trials agree on {said}", chosen
 
 
 def _said(name: str, option: str) -> str:
@@ -287,12 +289,9 @@ def _most_frequent(axis: Axis, best: NDArray[np.int64], rest: NDArray[np.int64])
     return option or _NOT_ASKED, times / len(best), others / max(1, len(rest))
 
 
-def _shares(
-    agreed: Sequence[tuple[str, str]], axes: Sequence[Axis], best: NDArray[np.int64], rest: NDArray[np.int64]
-) -> str:
-    by_name = {axis.name: axis for axis in axes}
+def _shares(agreed: Sequence[Axis], best: NDArray[np.int64], rest: NDArray[np.int64]) -> str:
     parts = []
-    for name, option in agreed:
-        _, of_best, of_rest = _most_frequent(by_name[name], best, rest)
-        parts.append(f"{_said(name, option)}: {share(of_best, 1)} of the best, {share(of_rest, 1)} of the others")
+    for axis in agreed:
+        option, of_best, of_rest = _most_frequent(axis, best, rest)
+        parts.append(f"{_said(axis.name, option)}: {share(of_best, 1)} of the best, {share(of_rest, 1)} of the others")
     return "; ".join(parts) + "." if parts else "Their most frequent options stand in the table."

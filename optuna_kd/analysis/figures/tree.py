@@ -78,7 +78,7 @@ def draw_tree(table: TrialTable, objective: int | str | None = None) -> Chart:
     paths = _paths(root)
     summary = (
         f"{title}. The best of the larger branches is {' › '.join(paths[id(best)]) or 'the whole search'}: "
-        f"{best.visits:,} of {count(len(table), 'trial')}, mean {name_of(table, column)} {number(best.value)}."
+        f"{best.visits:,} of {count(len(table), 'trial')}{_mean_of(table, column, best)}."
     )
     notes = ["A box is as high as its number of trials. Click to go deeper."]
     if not complete:
@@ -216,11 +216,18 @@ def _title(table: TrialTable, column: int, root: Branch) -> str:
     if not path:
         best = max(root.children, key=lambda child: _worth(table, column, child))
         spread = f"{count(root.visits, 'trial')} spread over {count(len(root.children), 'branch', 'branches')}"
-        return f"{spread}; the best is {_said(*best.step)}, mean {name_of(table, column)} {number(best.value, 3)}"
-    return (
-        f"{share(branch.visits, root.visits)} of the trials went through {' › '.join(path)}: "
-        f"mean {name_of(table, column)} {number(branch.value, 3)}, overall {number(root.value, 3)}"
-    )
+        if math.isnan(best.value):
+            return spread
+        return f"{spread}; the best is {_said(*best.step)}{_mean_of(table, column, best, 3)}"
+    through = f"{share(branch.visits, root.visits)} of the trials went through {' › '.join(path)}"
+    if math.isnan(branch.value):
+        return through
+    return f"{through}: mean {name_of(table, column)} {number(branch.value, 3)}, overall {number(root.value, 3)}"
+
+
+def _mean_of(table: TrialTable, column: int, branch: Branch, digits: int = 4) -> str:
+    """Give the last words on a branch; none where no value can be drawn."""
+    return "" if math.isnan(branch.value) else f", mean {name_of(table, column)} {number(branch.value, digits)}"
 
 
 def _said(name: str, option: Any) -> str:

@@ -23,10 +23,14 @@ def plain(text: Any, limit: int = NAME) -> str:
     """Give anything as one line of printable text of `limit` characters at most; not escaped."""
     if isinstance(text, float):
         text = number(text)
-    # Cut first: a text may be long. Four times the limit leaves enough where most of it is white space.
-    known = "".join(letter if letter.isprintable() else " " for letter in str(text)[: 4 * limit + 1])
-    line = " ".join(known.split())
-    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+    known = str(text)
+    if len(known) > 8 * limit:  # cut first: this leaves enough where most of it is white space
+        known = known[: 4 * limit] + known[-4 * limit :]
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in known).split())
+    if len(line) <= limit:
+        return line
+    end = limit // 3  # is kept: names that begin alike often differ there
+    return f"{line[: limit - 1 - end].rstrip()}…{line[-end:].lstrip()}"
 
 
 def shown(text: Any, limit: int = NAME) -> str:

@@ -216,6 +216,27 @@ def test_branches_of_which_nothing_is_known_are_as_pale_as_the_worst(direction: 
     assert colours["diverges"] == colours["bad"] != colours["good"]
 
 
+def test_a_tree_of_infinite_values_names_no_mean() -> None:
+    trials = [trial({"x": 0.1 * place}, math.inf) for place in range(9)]
+    chart = draw_tree(read_table(study_of(trials, "minimize")))
+    assert "not a number" not in chart.title + chart.summary
+    assert "trials" in chart.title
+
+
+def test_parameters_that_look_alike_and_one_named_like_the_objective_are_kept_apart() -> None:
+    names = [f"model.encoder.layers.attention.dropout.{end}" for end in "ab"]
+    trials = []
+    for place in range(30):
+        best = place < 3
+        mixed = "abc"[place % 3]
+        params = {"value": "a" if best else "b", names[0]: "a" if best else "bc"[place % 2], names[1]: mixed}
+        trials.append(trial(params, float(-place)))
+    chart = draw_parallel(read_table(study_of(trials)))
+    assert "value = a: 100 % of the best, 0 % of the others" in chart.summary
+    assert "dropout.a = a: 100 % of the best, 0 % of the others" in chart.summary
+    assert len({row[0] for row in chart.rows}) == 3
+
+
 def test_only_the_largest_branches_of_a_tree_are_drawn() -> None:
     from optuna_kd.analysis.figures.tree import grow
 
