@@ -123,7 +123,7 @@ def visit(sources: Sequence[str] = ()) -> Zoo:
         before = len(rows), len(zoo.notes)
         try:
             storage = source if "://" in source else database_in(Path(source))
-            rows += _of_folder(source, zoo.notes) if storage is None else _of_storage(storage, zoo.notes)
+            rows += _of_folder(source, zoo) if storage is None else _of_storage(storage, zoo.notes)
         except (CardError, StorageError) as error:
             zoo.notes.append(printable(str(error)))
             zoo.unread += 1
@@ -136,10 +136,11 @@ def visit(sources: Sequence[str] = ()) -> Zoo:
     return zoo
 
 
-def _of_folder(source: str, notes: list[str]) -> Iterator[Row]:
+def _of_folder(source: str, zoo: Zoo) -> Iterator[Row]:
     for found in find_cards(source):
         if found.card is None:
-            notes.append(printable(f"{found.path}: {found.problem}"))
+            zoo.notes.append(printable(f"{found.path}: {found.problem}"))
+            zoo.unread += Path(source).is_file()  # named itself; in a folder, others may be what was meant
         else:
             yield Row(found.card.study or found.path.parent.name, str(found.path), found.card)
 

@@ -163,6 +163,7 @@ def test_what_cannot_be_read_is_a_line_and_the_rest_is_shown() -> None:
     for note, start in zip(zoo.notes, starts, strict=True):
         assert note.replace("\\", "/").startswith(start)
         assert len(note.splitlines()) == 1
+    assert visit(["runs/two/card.json"]).unread == 1  # named itself
 
 
 def test_names_do_nothing_in_a_terminal() -> None:
