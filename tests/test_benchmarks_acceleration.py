@@ -36,13 +36,18 @@ def _quiet(quiet_optuna: None, one_thread: None) -> None:
 def timing(round_: int, row: Any, seconds: float, storing: float = 0.0) -> tuple[Any, dict[str, Any]]:
     candidate = {"accuracy": 0.4, "rejected": None}
     memory = {"peak_mb": 300.0, "bare_mb": 200.0, "device_mb": 0.0, "threads": 1}
-    record = {"seconds": seconds, "storing": storing, "is_whole": True, "candidates": [candidate], **memory}
+    record = {"row": row.name, "seconds": seconds, "storing": storing, "is_whole": True, **memory}
+    record["candidates"] = [candidate]
     return ("timing", round_, row.name), record
 
 
 def scored(seed: int, row: Any, number: int, recipe: str, reward: float) -> tuple[Any, dict[str, Any]]:
     record = {"recipe": recipe, "reward": reward, "accuracy": reward / 2, "rejected": None}
     return ("search", seed, row.name, number), record
+
+
+def confirmed(seed: int, recipe: str, index: int, reward: float) -> tuple[Any, dict[str, Any]]:
+    return ("confirm", seed, recipe, index), {"recipe": recipe, "reward": reward}
 
 
 def final(seed: int, recipe: str, index: int, accuracy: float) -> tuple[Any, dict[str, Any]]:
@@ -53,8 +58,8 @@ def test_speed_up_counts_a_hundredth_of_what_storing_takes() -> None:
     records = dict([
         timing(0, rows.BASELINE, 120.0),
         timing(1, rows.BASELINE, 100.0),
-        timing(0, rows.LAST, 1.0, storing=100.0),  # 120 / 2
-        timing(1, rows.LAST, 1.5, storing=50.0),  # 100 / 2
+        timing(0, rows.LAST, 1.0 / 1.15, storing=100.0),  # 120 / 2; 15 proxies confirm what 100 found
+        timing(1, rows.LAST, 1.5 / 1.15, storing=50.0),  # 100 / 2
         timing(0, rows.FIXED, 40.0),
     ])  # fmt: skip
     content = ladder_report.report(records, on_gpu=False)
@@ -76,6 +81,9 @@ def test_final_students_are_those_of_the_best_candidates() -> None:
         *(scored(seed, rows.LAST, 0, "a", 0.3) for seed in (0, 1)),
         scored(0, rows.LAST, 1, "b", 0.2),
         scored(1, rows.LAST, 1, "b", 0.4),
+        *(confirmed(0, "a", index, reward) for index, reward in enumerate((0.5, 0.2, 0.5))),
+        *(confirmed(0, "b", index, 0.39) for index in range(3)),
+        *(confirmed(1, recipe, index, reward) for index in range(3) for recipe, reward in (("a", 0.2), ("b", 0.3))),
         final(0, "a", 0, 0.50),
         final(0, "a", 1, 0.54),
         final(0, "b", 0, 0.55),
@@ -87,6 +95,10 @@ def test_final_students_are_those_of_the_best_candidates() -> None:
     assert found[rows.LAST.name]["winners"] == {0: "a", 1: "b"}
     assert found[rows.BASELINE.name]["accuracy_in_search"]["mean"] == pytest.approx(0.325)
     assert found["last_minus_first"]["lower_90_bound"] < -1
+    del records["confirm", 0, "b", 2]
+    assert ladder_report.compare_searches(records)[rows.LAST.name]["winners"] == {1: "b"}
+    many = dict(scored(0, rows.LAST, number, f"{number}", 0.1 * number) for number in range(9))
+    assert ladder_report.finalists(many, 0) == ["8", "7", "6", "5", "4"]
 
 
 def test_store_reads_whole_lines_of_the_same_sizes(tmp_path: Path) -> None:
