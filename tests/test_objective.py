@@ -193,7 +193,7 @@ def test_a_study_refuses_another_task_naming_both(
 def test_a_study_refuses_another_proxy_or_reward(task: ImageClassification) -> None:
     study = create_study(storage=None, seed=0)
     DistillationObjective(task, proxy=PROXY).bind(study)
-    with pytest.raises(StudyMismatchError, match=r'proxy is \{"epochs": 2, .*asked for \{"epochs": 3, '):
+    with pytest.raises(StudyMismatchError, match=r'proxy is \{.*"epochs": 2, .*asked for \{.*"epochs": 3, '):
         DistillationObjective(task, proxy=ProxyConfig(epochs=3)).bind(study)
     with pytest.raises(StudyMismatchError, match="reward is bounded, asked for ce-l1"):
         DistillationObjective(task, proxy=PROXY, reward="ce-l1").bind(study)
