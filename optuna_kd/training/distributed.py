@@ -47,11 +47,15 @@ def join_ranks() -> Iterator[Ranks]:
         dist.init_process_group("cpu:gloo,cuda:nccl" if has_nccl else "gloo", timeout=STEP)
     decisions = dist.new_group(backend="gloo", timeout=PATIENCE)
     assert isinstance(decisions, dist.ProcessGroup)  # of all processes, so of this one
+    ranks = ManyRanks(decisions)
     try:
-        yield ManyRanks(decisions)
+        yield ranks
         dist.barrier(decisions)  # who ends first would end the meeting point under the others, which can abort them
     finally:
         dist.destroy_process_group(decisions if started else None)
+        # Its threads end with the last reference to it. One that still runs when Python ends aborts the process.
+        ranks.leave()
+        del decisions
 
 
 class ManyRanks(Ranks):
@@ -63,7 +67,11 @@ class ManyRanks(Ranks):
 
     def __init__(self, decisions: dist.ProcessGroup) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        self._decisions = decisions
+        self._decisions: dist.ProcessGroup | None = decisions
+
+    def leave(self) -> None:
+        """Let go of the process group."""
+        self._decisions = None
 
     def device(self, name: str) -> str:
         """Give the device of this rank: of the GPUs of a machine the one with its local number."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 import optuna_kd
@@ -42,3 +43,20 @@ def test_two_processes_train_the_trials_of_a_study() -> None:
     example = Path(__file__).parents[2] / "examples" / "trials_on_several_processes.py"
     (line,) = run_two(str(example))
     assert line.startswith("2 processes, 4 trials, best ")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc, which is Linux")
+def test_no_thread_of_the_process_group_is_left(tmp_path: Path) -> None:
+    """One that still runs when Python ends aborts the process, now and then."""
+    script = tmp_path / "join.py"
+    script.write_text(
+        "import os\n"
+        "from optuna_kd.training import join_ranks\n"
+        "count = lambda: len(os.listdir('/proc/self/task'))\n"
+        "before = count()\n"
+        "with join_ranks() as ranks:\n"
+        "    agreed, inside = ranks.agree(lambda: 'yes'), count()\n"
+        "if ranks.leads:\n"
+        "    print(agreed, inside > before, count() == before)\n"
+    )
+    assert run_two(str(script)) == ["yes True True"]
