@@ -15,6 +15,7 @@ import torch
 from loky import ProcessPoolExecutor
 
 import optuna_kd
+from optuna_kd.runner.workers import environment
 
 ENGINE = ("data", "distillers", "models", "training")  # rooms of optuna_kd that the figures depend on
 
@@ -33,11 +34,12 @@ class InThisProcess:
 
 
 def open_pool(workers: int, threads: int, *, is_here: bool = False) -> Any:
-    """Start fresh processes of so many torch threads each."""
+    """Start fresh processes of so many torch threads each, which keep their memory as the workers of a search do."""
     if is_here:
         return InThisProcess()
-    env = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-    return ProcessPoolExecutor(workers, env=env, initializer=torch.set_num_threads, initargs=(threads,))
+    return ProcessPoolExecutor(
+        workers, env=environment(threads), initializer=torch.set_num_threads, initargs=(threads,)
+    )
 
 
 def gather(futures: Sequence[Future[Any]]) -> list[Any]:

@@ -15,9 +15,10 @@ from torch import nn
 from optuna_kd.registry import suggest_name
 
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
-# Of a convolution, from which bfloat16 gains on a CPU with tiles. A step of networks where half of the convolutions are
-# as wide (ResNet-8, 14 and 20 at half the width, 8 and 32 pixels) took 1 / 1.06 to 1 / 1.5 of float32's time; of
-# ResNet-8 at a quarter, where one in eight is, all of it.
+# Of a convolution, from which bfloat16 gains on a CPU that multiplies it. A step of networks where half of the
+# convolutions are as wide (ResNet-8, 14 and 20 at half the width, 8 and 32 pixels) took 1 / 1.06 to 1 / 1.5 of
+# float32's time with tiles, 1 / 0.98 to 1 / 1.28 with vectors alone (whole ResNet-8 and 20: 1 / 1.10 to 1 / 1.55); of
+# ResNet-8 at a quarter, where one in eight is, all of it. Convolutions in groups took up to twice as long.
 GAINING_CHANNELS = 16
 AMPERE = 8  # the compute capability from which CUDA devices have bfloat16 and TF32
 WORKSPACES = (":4096:8", ":16:8")  # of cuBLAS, with which it is deterministic
@@ -75,8 +76,9 @@ def choose_precision(
     """Choose how a network is computed on a device.
 
     "auto" is bfloat16 where it gains, by the kind of device and network and never by a measurement, so that every
-    process on a machine decides alike: on CUDA from compute capability 8; on CPUs with tiles for it (AMX), for
-    networks of which half of the convolutions have 16 channels or more, and none is grouped; nowhere else.
+    process on a machine decides alike: on CUDA from compute capability 8; on CPUs with tiles (AMX) or vectors
+    (AVX-512) for it, for networks of which half of the convolutions have 16 channels or more, and none is grouped;
+    nowhere else.
 
     Args:
         precision: "auto", "float32", "tf32" (CUDA only) or "bfloat16".
@@ -117,7 +119,7 @@ def _has(device: torch.device, name: str) -> bool:
 def _gains(device: torch.device, model: nn.Module) -> bool:
     if device.type == "cuda":
         return _has(device, "bfloat16")
-    if device.type != "cpu" or not _cpu_has_tiles():
+    if device.type != "cpu" or not _cpu_multiplies_it():
         return False
     convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     # Channels in: those of the images are few in any network, and one layer of many.
@@ -125,7 +127,7 @@ def _gains(device: torch.device, model: nn.Module) -> bool:
     return 2 * wide >= max(1, len(convolutions)) and all(convolution.groups == 1 for convolution in convolutions)
 
 
-def _cpu_has_tiles() -> bool:
-    # In older versions of torch, where this is not to be known, a CPU has none.
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("amx_tile") and capabilities.get("amx_bf16"))
+def _cpu_multiplies_it() -> bool:
+    # In older versions of torch, where this is not to be known, a CPU does not.
+    has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(has.get("avx512_bf16") or (has.get("amx_tile") and has.get("amx_bf16")))

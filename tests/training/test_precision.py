@@ -27,16 +27,19 @@ def net(name: str = "resnet8") -> nn.Module:
     return create_model(name, num_classes=4, in_channels=1, input_size=8)
 
 
-@pytest.fixture
-def tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_tile": True, "amx_bf16": True}, raising=False)
+TILES, VECTORS = {"amx_tile": True, "amx_bf16": True}, {"avx512_bf16": True}
+
+
+@pytest.fixture(params=[TILES, VECTORS], ids=["tiles", "vectors"])
+def gaining_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: request.param, raising=False)
 
 
 def set_ampere(monkeypatch: pytest.MonkeyPatch, capability: int) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (capability, 0))
 
 
-@pytest.mark.usefixtures("tiles")
+@pytest.mark.usefixtures("gaining_cpu")
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -49,16 +52,16 @@ def set_ampere(monkeypatch: pytest.MonkeyPatch, capability: int) -> None:
         ("shufflenetv1", "float32"),
     ],
 )
-def test_a_cpu_with_tiles_gains_on_wide_plain_convolutions(name: str, expected: str) -> None:
+def test_a_cpu_that_multiplies_bfloat16_gains_on_wide_plain_convolutions(name: str, expected: str) -> None:
     assert choose_precision("auto", "cpu", net(name)).name == expected
 
 
-@pytest.mark.usefixtures("tiles")
+@pytest.mark.usefixtures("gaining_cpu")
 def test_a_network_without_convolutions_stays_in_float32() -> None:
     assert choose_precision("auto", "cpu", nn.Linear(64, 64)).name == "float32"
 
 
-@pytest.mark.parametrize("capabilities", [{}, {"amx_tile": True}, {"avx512_bf16": True}])
+@pytest.mark.parametrize("capabilities", [{}, {"amx_tile": True}, {"avx512_f": True}])
 def test_another_cpu_does_not_gain(capabilities: dict[str, bool], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert choose_precision("auto", "cpu", net()).name == "float32"
@@ -81,7 +84,7 @@ def test_cuda_by_capability(capability: int, expected: str, monkeypatch: pytest.
             choose_precision("tf32", "cuda", net())
 
 
-@pytest.mark.usefixtures("tiles")
+@pytest.mark.usefixtures("gaining_cpu")
 def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnknownNameError, match="bfloat16"):
         choose_precision("bfloat", "cpu", net())
