@@ -58,8 +58,12 @@ def source_of_engine() -> str:
 
 
 def machine_of(kind: str, processes: int) -> str:
+    """Say what computes, and in what a CPU multiplies bfloat16, on which most depends."""
+    has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    bfloat16 = "tiles" if has.get("amx_bf16") else "vectors" if has.get("avx512_bf16") else "nothing"
+    cpu = f"{platform.system()} {has.get('cpu_name', platform.machine())} (bfloat16 in {bfloat16})"
     gpu = f", {torch.cuda.get_device_name()}" if kind == "cuda" else ""
-    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores of which {processes} are used{gpu}"
+    return f"{cpu}, {os.cpu_count()} cores of which {processes} are used{gpu}"
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
