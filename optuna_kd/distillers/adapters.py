@@ -48,9 +48,9 @@ class Adapter(nn.Module):
         self.conv: nn.Conv2d | None = None
         self.norm: nn.BatchNorm2d | None = None
         if self.student_shape[0] != self.teacher_shape[0]:
-            self.conv = torch.nn.utils.skip_init(
-                nn.Conv2d, self.student_shape[0], self.teacher_shape[0], kernel_size=1, bias=False
-            )
+            # Not by skip_init: through the meta device it imports SymPy, seconds for a fresh process.
+            with torch.random.fork_rng(devices=()):
+                self.conv = nn.Conv2d(self.student_shape[0], self.teacher_shape[0], kernel_size=1, bias=False)
             # PyTorch's own initialisation of a convolution, from our generator.
             nn.init.kaiming_uniform_(self.conv.weight, a=math.sqrt(5), generator=generator)
             self.norm = nn.BatchNorm2d(self.teacher_shape[0])
