@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -68,3 +71,9 @@ def test_wrong_shapes_are_refused() -> None:
         Adapter((3, 4, 4), (3, 0, 4))
     with pytest.raises(ValueError, match="made for a student with 3 channels"):
         Adapter((3, 4, 4), (3, 4, 4))(torch.rand(2, 4, 4, 4), torch.rand(2, 3, 4, 4))
+
+
+def test_a_fresh_process_imports_no_symbolic_mathematics_for_it() -> None:
+    code = "import sys; from optuna_kd.distillers import Adapter; Adapter((3, 4, 4), (5, 4, 4)); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "sympy" not in done.stdout.split()
