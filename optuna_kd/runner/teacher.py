@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from optuna_kd.data import Normalizer
+from optuna_kd.durations import format_seconds
 from optuna_kd.models import load_weights, unwrap
 from optuna_kd.recipe import ProxyConfig, Recipe
 from optuna_kd.runner.progress import Reporter
@@ -97,7 +98,8 @@ def trained_teacher(
             return teacher
         except ValueError as error:
             say.note(f"The cached teacher cannot be used and is trained again: {error}")
-    say.note(f"Training the teacher {name} first: {epochs} epochs on {len(task.train_set):,} images")
+    length = f"{epochs} epoch{'s' if epochs > 1 else ''}"
+    say.note(f"Training the teacher {name} first: {length} on {len(task.train_set):,} images")
     say.phase("Teacher", epochs)
     schedule = ProxyConfig(epochs=epochs, rungs=(epochs,))
     training = StudentTraining(task, Recipe(), schedule, seed=derive_seed("teacher"))
@@ -108,12 +110,13 @@ def trained_teacher(
         say.advance(f"loss {losses['total']:.3f}", left=left)
     training.observer.close()
     teacher = unwrap(training.student).cpu()
+    trained = f"Teacher trained in {format_seconds(time.monotonic() - started)}"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         save_student(teacher.state_dict(), file)
-        say.note(f"Teacher kept in {file}")
+        say.note(f"{trained}, kept in {file}")
     except OSError as error:
-        say.note(f"The teacher cannot be kept for the next time: {error}")
+        say.note(f"{trained}; it cannot be kept for the next time: {error}")
     return teacher
 
 
