@@ -98,7 +98,7 @@ def run(
             for name in list(sides) if repeat % 2 == 0 else list(reversed(sides)):
                 rates[name].append(sides[name].images_per_second(sizes.steps))
                 print(f"{repeat + 1}/{repeats} {name}: {rates[name][-1]:,.0f} images a second", flush=True)
-        parts = {name: str(measure_parts(side.begin(), sizes.steps)) for name, side in ours.items()}
+        parts = {name: str(measure_parts([side.begin()], sizes.steps)) for name, side in ours.items()}
     finally:
         torch.set_num_threads(threads)
         torch.backends.cudnn.benchmark = benchmark

@@ -5,6 +5,7 @@ What the options say is in `task_options` (data, teacher, student) and `search_o
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
 from collections.abc import Callable, Mapping
@@ -53,6 +54,7 @@ from optuna_kd.task_options import (
 from optuna_kd.training.distributed import join_ranks
 from optuna_kd.training.full import FullRun, distill
 from optuna_kd.training.ranks import Ranks
+from optuna_kd.training.rejection import LossRejected
 from optuna_kd.training.task import ImageClassification
 
 
@@ -101,8 +103,10 @@ def run_search(options: SearchOptions, console: Console) -> None:
         if proxy.batch_size is not None and options.proxy_batch is None:
             steps = proxy.epochs * max(1, round(proxy.subset * len(task.train_set)) // proxy.batch_size)
             reporter.note(f"Proxies    batches of {proxy.batch_size}, not {task.batch_size}, for more steps: {steps}")
-        seconds = estimate(_typical(task, space), plan, proxy).total
-        reporter.note(f"Estimate   {format_seconds(seconds)} with {plan.workers} workers, less what is there already")
+        with contextlib.suppress(LossRejected):  # of a teacher, say, that the search refuses for a better reason
+            seconds = estimate(_typical(task, space), plan, proxy).total
+            workers = f"{plan.workers} worker{'s' if plan.workers > 1 else ''}"
+            reporter.note(f"Estimate   {format_seconds(seconds)} with {workers}, less what is there already")
         result = search(
             task,
             method=options.method,

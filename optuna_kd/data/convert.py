@@ -87,17 +87,22 @@ def _convert_dataset(
         return StreamingSet(dataset, read_labels(dataset, checked), names, is_random=True)
     size = first[0][0].numel() * first[0][0].element_size() * len(dataset)
     if size > max_resident_bytes:
-        workers = spare_cores()
-        logger.info(
-            "The images would take %.1f GB, too large to hold in memory (more than %.1f GB): read in every epoch, %s.",
-            size / 1e9,
-            max_resident_bytes / 1e9,
-            f"by {workers} DataLoader worker{'s' * (workers > 1)}" if workers else "in this process (no core is free)",
-        )
+        say_streamed(size, max_resident_bytes)
         return StreamingSet(dataset, read_labels(dataset, checked), names, is_random=False)
     key = content_key(dataset) if cache_dir is not None else None
     with preserved_rng():
         return _decode_once(dataset, first[0][0], names, cache_file(cache_dir, key) if cache_dir and key else None)
+
+
+def say_streamed(size: int, limit: int) -> None:
+    """Say that images are not held in memory, because so many bytes of pixels are more than the limit."""
+    workers = spare_cores()
+    logger.warning(
+        "The images would take %.1f GB, too large to hold in memory (more than %.1f GB): read in every epoch, %s.",
+        size / 1e9,
+        limit / 1e9,
+        f"by {workers} DataLoader worker{'s' * (workers > 1)}" if workers else "in this process (no core is free)",
+    )
 
 
 def _decode_once(

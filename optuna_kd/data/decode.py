@@ -33,12 +33,21 @@ class ImageFile:
     modified: int
 
 
+class TooLargeError(Exception):
+    """Images take more memory than they may; `size` are the bytes of their pixels."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"{size:,} bytes of pixels")
+        self.size = size
+
+
 def decode_files(
     files: Sequence[ImageFile],
     *,
     image_size: int | None = None,
     cache_dir: Path | None = None,
     threads: int | None = None,
+    limit: int | None = None,
 ) -> np.ndarray:
     """Read images as uint8 [N, C, H, W]: one channel if all are grey, else three.
 
@@ -48,33 +57,32 @@ def decode_files(
             all images must have one size.
         cache_dir: Folder for the decoded array, under a name made from paths, sizes and times; None for none.
         threads: Threads that decode; None for one a core.
+        limit: Bytes that the pixels may take; None for any number.
 
     Raises:
+        TooLargeError: If they take more, before they are decoded.
         ValueError: If a file cannot be read, or sizes differ without `image_size`.
     """
     cached = cache_file(cache_dir, _cache_key(files, image_size)) if cache_dir is not None else None
     if cached is not None and (arrays := load_arrays(cached, {"images": len(files)})) is not None:
         return arrays["images"]
-    images = _decode(files, image_size, threads or os.cpu_count() or 1)
+    images = _decode(files, image_size, threads or os.cpu_count() or 1, limit)
     if cached is not None:
         save_arrays(cached, images=images)
     return images
 
 
-def _decode(files: Sequence[ImageFile], image_size: int | None, threads: int) -> np.ndarray:
-    height, width = _read_image(files[0].path, image_size).shape[:2]
+def _decode(files: Sequence[ImageFile], image_size: int | None, threads: int, limit: int | None) -> np.ndarray:
+    height, width = read_image(files[0].path, image_size).shape[:2]
+    if limit is not None and (size := 3 * height * width * len(files)) > limit:
+        raise TooLargeError(size)
     images = np.empty((len(files), 3, height, width), dtype=np.uint8)
 
     def fill(start: int) -> bool:
         has_colour = False
         for position in range(start, min(start + _FILES_A_TASK, len(files))):
-            image = _read_image(files[position].path, image_size)
-            if image.shape[:2] != (height, width):
-                raise ValueError(
-                    f"Images differ in size: {files[0].path} is {width}x{height}, {files[position].path} is "
-                    f"{image.shape[1]}x{image.shape[0]} (width x height). "
-                    "Set image_size to resize and crop all."
-                )
+            image = read_image(files[position].path, image_size)
+            require_size(image, files[position], (height, width), files[0])
             has_colour |= image.shape[2] == 3
             images[position] = image.transpose(2, 0, 1)
         return has_colour
@@ -88,7 +96,26 @@ def _decode(files: Sequence[ImageFile], image_size: int | None, threads: int) ->
     return images if any(colours) else images[:, :1].copy()
 
 
-def _read_image(path: Path, image_size: int | None) -> np.ndarray:
+def require_size(image: np.ndarray, file: ImageFile, size: tuple[int, int], first: ImageFile) -> None:
+    """Refuse an image [H, W, C] whose height and width are not those of the first.
+
+    Raises:
+        ValueError: With both.
+    """
+    height, width = image.shape[:2]
+    if (height, width) != size:
+        raise ValueError(
+            f"Images differ in size: {first.path} is {size[1]}x{size[0]}, {file.path} is {width}x{height} (width x "
+            "height). Set image_size to resize and crop all."
+        )
+
+
+def read_image(path: Path, image_size: int | None) -> np.ndarray:
+    """Read one image as uint8 [H, W, C], with `image_size` as in `decode_files`.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
     try:
         with Image.open(path) as image:
             if image_size is not None:

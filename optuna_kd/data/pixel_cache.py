@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
-import os
-import tempfile
+import secrets
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +39,7 @@ def load_arrays(file: Path, lengths: Mapping[str, int]) -> dict[str, np.ndarray]
             arrays = {name: stored[name] for name in lengths}
         if any(len(arrays[name]) != length for name, length in lengths.items()):
             raise ValueError("it holds another number of images")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # an altered archive can raise anything
         logger.warning("Decoding again: the cache file %s cannot be used (%s).", file, error)
@@ -49,20 +49,19 @@ def load_arrays(file: Path, lengths: Mapping[str, int]) -> dict[str, np.ndarray]
 
 def save_arrays(file: Path, **arrays: np.ndarray) -> None:
     """Write arrays for the next time; a folder that cannot be written to is said once and gone without."""
-    partial: str | None = None
+    # Not of `tempfile`, whose files nobody else may read: people share such folders.
+    partial = file.with_name(f"{file.name}.{secrets.token_hex(4)}.partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as writing:
-            partial = writing.name
+        with partial.open("wb") as writing:
             np.savez(writing, **arrays)  # type: ignore[arg-type]
         # Renamed when complete: of several processes that write, each leaves the whole file, and the last one stays.
-        os.replace(partial, file)
-        partial = None
+        partial.replace(file)
     except OSError as error:
         _warn_once(f"Decoded images are not kept: cannot write to {file.parent} ({error.strerror or error}).")
     finally:
-        if partial is not None:
-            Path(partial).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 @functools.cache

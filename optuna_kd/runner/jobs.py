@@ -28,6 +28,7 @@ from optuna_kd.study import SETTINGS, STUDY_ID, TASK, create_sampler
 from optuna_kd.study.optimizing import next_trial
 from optuna_kd.training.checkpoint import Checkpoint, checkpoint_file
 from optuna_kd.training.full import FullRun, attempt_student, save_student
+from optuna_kd.training.memory import memory_guard
 from optuna_kd.training.offline import TeacherKnowledge
 from optuna_kd.training.profile import list_operations, measure_parts
 from optuna_kd.training.rejection import LossRejected
@@ -158,17 +159,30 @@ class Measured:
     details: str
 
 
-def measure_step(worker: Worker, recipe: Recipe, in_full: bool) -> Measured:
-    """Time the parts of a training step, in the place of a trial: beside the others, as trials are."""
+def measure_step(worker: Worker, recipe: Recipe, together: int, in_full: bool) -> Measured:
+    """Time the parts of a training step, in the place of a trial: beside the others, as trials are.
+
+    Args:
+        worker: The context.
+        recipe: Of the students.
+        together: How many students take the step side by side.
+        in_full: Whether the details are asked for.
+    """
     objective = worker.objective
 
-    def training() -> StudentTraining:
+    def trainings() -> list[StudentTraining]:
         task = objective.task_of(recipe)
-        return StudentTraining(task, recipe, objective.proxy, seed=0, knowledge=objective.knowledge)
+        return [
+            StudentTraining(task, recipe, objective.proxy, seed=seed, knowledge=objective.knowledge)
+            for seed in range(together)
+        ]
 
-    with worker.task.settings():
-        summary = str(measure_parts(training()))
-        details = f"{measure_parts(training(), steps=100)}\n\n{list_operations(training())}" if in_full else ""
+    try:
+        with worker.task.settings(), memory_guard("measuring a step"):
+            summary = str(measure_parts(trainings()))
+            details = f"{measure_parts(trainings(), steps=100)}\n\n{list_operations(trainings())}" if in_full else ""
+    except LossRejected as rejected:
+        return Measured(f"not measured: {rejected}", "")
     return Measured(summary, details)
 
 

@@ -44,7 +44,7 @@ from optuna_kd.study import (
     read_sources,
     require_same,
 )
-from optuna_kd.training.knowledge_plan import LIMIT
+from optuna_kd.training.knowledge_plan import LIMIT, KnowledgePlan
 from optuna_kd.training.task import ImageClassification
 
 TOGETHER = 8  # trials at a time on a GPU, which a single small student leaves idle
@@ -161,7 +161,7 @@ def search(
     storing = Storing(
         knowledge, knowledge_limit, None if knowledge_dir is None else Path(knowledge_dir), keep_knowledge
     )
-    mode = storing.plan(task, objective.proxy).mode
+    asking = storing.plan(task, objective.proxy)
     teacher = check_teacher(task)
     opened = create_storage(storage)
     study_name = study_name or derived_name(name or method, objective, seed, space, sampler, objectives, knowledge)
@@ -181,7 +181,7 @@ def search(
             pruner=pruner,
             load_if_exists=True,
         )
-        tie_knowledge(study, mode)
+        tie_knowledge(study, asking)
         if plan.trials is not None:
             study.set_user_attr(TOTAL_TRIALS, plan.trials)
         if command is not None:
@@ -217,7 +217,7 @@ def search(
         optuna.logging.set_verbosity(verbosity)
 
 
-def tie_knowledge(study: Study, mode: str) -> None:
+def tie_knowledge(study: Study, plan: KnowledgePlan) -> None:
     """Remember how the teacher is asked: stored views repeat and others do not, so trials of both do not compare.
 
     Raises:
@@ -225,9 +225,10 @@ def tie_knowledge(study: Study, mode: str) -> None:
     """
     stored = study.user_attrs.get(KNOWLEDGE)
     if stored is None:
-        study.set_user_attr(KNOWLEDGE, mode)
-    else:
-        require_same(study, {"knowledge": stored}, {"knowledge": mode})
+        study.set_user_attr(KNOWLEDGE, plan.mode)
+    elif stored != plan.mode:
+        asked = f"{plan.mode} ({plan.reason})" if plan.reason else plan.mode
+        require_same(study, {"knowledge": stored}, {"knowledge": asked})
 
 
 def set_aside(folder: Path, study: Study, say: Reporter) -> None:

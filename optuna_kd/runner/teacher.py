@@ -19,7 +19,7 @@ from optuna_kd.models import load_weights, unwrap
 from optuna_kd.recipe import ProxyConfig, Recipe
 from optuna_kd.runner.progress import Reporter
 from optuna_kd.seeds import derive_seed
-from optuna_kd.training.evaluation import accuracy
+from optuna_kd.training.evaluation import accuracy, teacher_accuracy
 from optuna_kd.training.full import save_student
 from optuna_kd.training.task import ImageClassification
 from optuna_kd.training.trainer import StudentTraining
@@ -38,9 +38,12 @@ def check_teacher(task: ImageClassification) -> float:
         Its accuracy, in [0, 1].
 
     Raises:
-        TeacherError: If it is not clearly better than guessing the most frequent class.
+        TeacherError: If it is not clearly better than guessing the most frequent class, or its outputs are not finite.
     """
-    score = accuracy(task, task.teacher, "val")
+    try:
+        score = teacher_accuracy(task)
+    except ValueError as error:
+        raise TeacherError(str(error)) from None
     count = len(task.val_set)
     chance = float(task.val_set.labels.bincount().max()) / count
     from scipy import stats  # takes a second, and only here

@@ -15,6 +15,7 @@ from optuna_kd.runner.run import Run
 from optuna_kd.runner.workers import Job, Outcome
 from optuna_kd.study import count_finished, recipe_of
 
+STEP = "a step"  # the job that measures one
 POLL = 1.0  # seconds between two looks at trials that other processes are running
 FAILURES = 3  # trials that fail one after another, after which a search gives up
 ENDED = ("COMPLETE", "PRUNED")
@@ -44,8 +45,8 @@ class TrialPhase:
     ) -> None:
         self.run, self.plan, self.profile = run, plan, profile
         self._best_so_far, self._after_trial = best_so_far, after_trial
-        self._at_once = 1 if plan.together == 1 else 2 * plan.together  # so that places of pruned ones are taken
-        self._jobs = self._flying = 0  # given to workers so far; trials that they are running
+        self._jobs = 0  # given to workers so far
+        self._flying: dict[str, int] = {}  # trials that they are running, by job
         self._seen = 0  # finished trials that were told about
         self._is_full = False  # whether other processes run all that is missing
         self._to_measure: Recipe | None = None  # of the first trial that trained
@@ -85,7 +86,7 @@ class TrialPhase:
 
     def _count_others(self) -> None:
         """Show the trials that other processes have finished meanwhile."""
-        for _ in range(count_finished(self.run.study) - self._seen - self._flying):
+        for _ in range(count_finished(self.run.study) - self._seen - sum(self._flying.values())):
             self._seen += 1
             self.run.say.advance(self._best_so_far(), left=self.run.clock.left())
 
@@ -99,12 +100,12 @@ class TrialPhase:
 
     def _outcomes(self, after: float) -> Iterator[Outcome]:
         while self._is_missing(after):  # again if one of the last to end has failed
-            self._flying, self._is_full = 0, False
+            self._flying, self._is_full = {}, False
             for outcome in self.run.workers.run(self._jobs_of(after)):
                 if isinstance(outcome.result, Measured):
                     yield outcome
                     continue
-                self._flying -= self._at_once
+                self._flying.pop(outcome.key, None)
                 if outcome.error is not None:
                     yield outcome
                     continue
@@ -122,18 +123,28 @@ class TrialPhase:
         """Give jobs while trials are missing: a budget may end them, and a failed trial frees its place."""
         while self._is_missing(after) and not self._is_full and not stopping.is_asked():
             yield from self._measuring()
-            self._flying += self._at_once
             self._jobs += 1
-            arguments = (self.plan.trials, self._at_once, self.plan.together)
-            yield Job(f"trials {self._jobs}", run_trials, arguments)
+            key, count = f"trials {self._jobs}", self._count_of_job()
+            self._flying[key] = count
+            yield Job(key, run_trials, (self.plan.trials, count, self.plan.together))
+
+    def _count_of_job(self) -> int:
+        """Say how many trials the next job runs: more than side by side, so that places of pruned ones are taken."""
+        together, trials = self.plan.together, self.plan.trials
+        # The first job shows soon what binds, and a budget is looked at between two jobs.
+        if together == 1 or self._jobs == 1 or trials is None or self.plan.budget is not None:
+            return together
+        missing = trials - count_finished(self.run.study) - sum(self._flying.values())
+        # Every worker is to have some of the last ones.
+        return max(together, min(2 * together, -(-missing // self.plan.workers)))
 
     def _measuring(self) -> Iterator[Job]:
         if self._to_measure is not None and not self._is_measured:
             self._is_measured = True
-            yield Job("a step", measure_step, (self._to_measure, self.profile is not None))
+            yield Job(STEP, measure_step, (self._to_measure, self.plan.together, self.profile is not None))
 
     def _is_missing(self, after: float) -> bool:
-        given = count_finished(self.run.study) + self._flying
+        given = count_finished(self.run.study) + sum(self._flying.values())
         if self.plan.budget is not None and given and self._is_out_of_time(after):
             return False
         return self.plan.trials is None or given < self.plan.trials

@@ -15,6 +15,8 @@ from optuna_kd.training.rejection import OutOfMemory
 logger = logging.getLogger(__name__)
 
 LEAST_IMAGES = 8  # of a piece of a batch
+SHORT = ("can't allocate memory", "ALLOC_FAILED", "out of memory")
+ONEDNN = ("could not create a primitive", "could not create a memory")
 T = TypeVar("T")
 
 
@@ -50,11 +52,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error says that memory is short, on whatever device."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
+    if not isinstance(error, RuntimeError):
+        return False
     text = str(error)
-    # The allocator of the CPU, and libraries of the GPU, raise plain RuntimeErrors.
-    return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in text or "ALLOC_FAILED" in text or "out of memory" in text
-    )
+    # The allocator of the CPU, and libraries of the GPU, raise plain RuntimeErrors. So does oneDNN, which says nothing
+    # of memory; for an operation that it does not have, it could not create a "primitive descriptor".
+    return any(words in text for words in SHORT) or (text.startswith(ONEDNN) and "descriptor" not in text)
 
 
 def release_memory() -> None:

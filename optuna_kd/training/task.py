@@ -131,6 +131,8 @@ class ImageClassification:
                 raise ValueError(f"{name} must be {whole} > 0; got {value!r}.")
         self.batch_size, self.optimizer, self.lr, self.weight_decay = batch_size, optimizer, lr, weight_decay
         self.device = resolve_device(device)
+        if self.device.type == "meta":
+            raise ValueError("The device 'meta' has shapes and no numbers: nothing can be trained on it.")
         self.precision, self.deterministic = precision, deterministic
         self.precision_of(teacher)  # a wrong one is refused here
         self._student_factory = student
@@ -427,8 +429,8 @@ def resolve_device(device: str) -> torch.device:
         resolved = torch.device(device)
         torch.zeros(1, device=resolved)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"The device {device!r} cannot be used here: {reason}") from None
+        reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")  # the rest may list everything that torch has
+        raise ValueError(f"The device {device!r} cannot be used here: {reason}.") from None
     return resolved
 
 

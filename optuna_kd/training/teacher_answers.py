@@ -56,10 +56,19 @@ def teacher_answers(task: ImageClassification, indices: Tensor, views: Sequence[
 def _ask(task: ImageClassification, prefix: str, row: int, images: Tensor) -> Answer:
     known = task.teacher_knowledge(images)
     answer = Answer(prefix, row, known.features[0].float(), known.logits.float())
-    for name, tensor in (("maps", answer.features), ("logits", answer.logits)):
+    require_finite(answer.features, answer.logits)
+    return answer
+
+
+def require_finite(maps: Tensor, logits: Tensor) -> None:
+    """Refuse what a teacher gives, if anything of it is not finite.
+
+    Raises:
+        ValueError: Saying what.
+    """
+    for name, tensor in (("maps", maps), ("logits", logits)):
         if not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"The {name} of the teacher are not finite; check its weights and normalisation.")
-    return answer
 
 
 def view_images(task: ImageClassification, view: int, indices: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ from optuna_kd.training.rejection import LossRejected
 from optuna_kd.training.selection import Selection
 from optuna_kd.training.sparse import SparseWeights
 from optuna_kd.training.task import ImageClassification
-from optuna_kd.training.teacher_answers import prepare_view
+from optuna_kd.training.teacher_answers import prepare_view, require_finite
 
 EXPLODED = 3.0  # times ln K, the cross-entropy of guessing
 LOWEST_LIMIT = 5.0  # of a cross-entropy: with two classes a few confident mistakes cost more than guessing
@@ -364,11 +364,14 @@ class StudentTraining:
 
         Raises:
             LossRejected: If the first step has made the loss explode.
+            ValueError: If what the teacher gives in the first step is not finite.
             optuna_kd.distillers.DeadTermError: If a term has no gradient after the first step.
         """
         if not self.distiller.config.terms:
             return {"cross_entropy": F.cross_entropy(known.logits.float(), batch.labels)}
         taught = self.ask_teacher(batch)
+        if self._steps == 0 and self.knowledge is None:  # what is stored has been looked at
+            require_finite(taught.features[0], taught.logits)
         if self._steps == 1:
             if float(cross_entropy := F.cross_entropy(known.logits.detach().float(), batch.labels)) > self._limit:
                 # Saturated outputs have no gradient either, but that is not the fault of the term.

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 import random
 from typing import Any
 
@@ -203,8 +202,7 @@ def test_a_set_too_large_for_memory_is_streamed_and_how_is_said(
     cores: int, how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(convert, "spare_cores", lambda: cores)
-    with caplog.at_level(logging.INFO, logger="optuna_kd"):
-        data = as_image_set(Items(10, grey), max_resident_bytes=100)
+    data = as_image_set(Items(10, grey), max_resident_bytes=100)
     assert isinstance(data, StreamingSet)
     assert not data.is_random
     assert f"too large to hold in memory (more than 0.0 GB): read in every epoch, {how}" in caplog.text

@@ -12,7 +12,9 @@ from PIL import Image
 
 from optuna_kd.data import load_data
 from optuna_kd.data.decode import decode_files
+from optuna_kd.data.sources import image_folder
 from optuna_kd.data.sources.image_folder import list_part
+from optuna_kd.data.streaming import StreamingSet
 
 
 def write(path: Path, value: int, size: tuple[int, int] = (6, 5), mode: str = "RGB") -> None:
@@ -165,7 +167,30 @@ def test_an_unwritable_cache_is_done_without(tmp_path: Path, caplog: pytest.LogC
     data = load_data(f"imagefolder:{folder}", cache_dir=tmp_path / "file")
     assert len(data.train) == 8
     # Said once, for both parts.
-    assert caplog.text.count("not kept") == 1
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["Decoded images are not kept"]
+
+
+def test_images_that_are_too_many_for_memory_are_read_when_they_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_folder(tmp_path / "data")
+    make_folder(folder, parts=("val",), mode="L")
+    held = load_data(f"imagefolder:{folder}", image_size=4, max_train=6)
+    assert not caplog.text
+    monkeypatch.setattr(image_folder, "MAX_RESIDENT_BYTES", 6 * 4 * 4 * 3 - 1)
+    streamed = load_data(f"imagefolder:{folder}", image_size=4, max_train=6)
+    assert caplog.text.count("too large to hold in memory (more than 0.0 GB): read in every epoch, ") == 1
+    for part, images in streamed.parts().items():
+        assert isinstance(images, StreamingSet)
+        assert not images.is_random
+        mine, labels = images.batch(range(len(images)))
+        theirs = held.parts()[part]
+        assert torch.equal((255 * mine).round().byte(), theirs.images)
+        assert torch.equal(labels, theirs.labels)
+    assert (streamed.shape, streamed.class_names) == (held.shape, held.class_names)
+    write(folder / "test" / "bee" / "3.png", 1, size=(9, 9))
+    with pytest.raises(ValueError, match=r"Images differ in size: .*0.png is 6x5, .*3.png is 9x9 \(width x height\)"):
+        load_data(f"imagefolder:{folder}").test.batch(range(8))
 
 
 def test_threads_do_not_change_the_result(tmp_path: Path) -> None:

@@ -31,10 +31,14 @@ def test_arrays_come_back(file: Path) -> None:
     assert np.array_equal(arrays["images"], IMAGES)
     assert np.array_equal(arrays["labels"], LABELS)
     assert [path.name for path in file.parent.iterdir()] == ["images-0123.npz"]
+    (other := file.with_name("other")).touch()
+    assert file.stat().st_mode == other.stat().st_mode  # others may read it, where they may read files
 
 
 def test_a_missing_file_is_no_news(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert load_arrays(tmp_path / "none.npz", LENGTHS) is None
+    (tmp_path / "file").touch()
+    assert load_arrays(tmp_path / "file" / "none.npz", LENGTHS) is None
     assert not caplog.text
 
 

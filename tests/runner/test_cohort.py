@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import optuna
 import pytest
@@ -17,6 +18,8 @@ from optuna_kd import DistillationObjective, create_study
 from optuna_kd.recipe import ProxyConfig
 from optuna_kd.runner import jobs
 from optuna_kd.runner.cohort import run_cohort
+from optuna_kd.runner.plan import Plan
+from optuna_kd.runner.trials import TrialPhase
 from optuna_kd.study import count_finished
 from optuna_kd.study.optimizing import next_trial
 from optuna_kd.training.together import Attempt
@@ -109,3 +112,14 @@ def test_a_search_runs_trials_together(teaching_task: Task, tmp_path: Path, monk
     assert count_finished(result.study) == 5
     assert notes.phases["Search"] == (5, 0)
     assert count_finished(place.search(trials=7, workers=2).study) == 7
+
+
+@pytest.mark.parametrize(
+    ("trials", "workers", "sizes"),
+    [(8, 2, [4, 4]), (60, 1, [4, 8, 8, 8, 8, 8, 8, 8]), (30, 3, [4, 8, 6, 4, 4, 4]), (3, 1, [4])],
+)
+def test_every_worker_has_trials_to_the_end(trials: int, workers: int, sizes: list[int]) -> None:
+    """The first job is short, because what binds is said after it."""
+    run = Mock(study=new_study())
+    phase = TrialPhase(run, Plan(trials=trials, workers=workers, together=4), best_so_far=str)
+    assert [job.arguments[1] for job in phase._jobs_of(after=0.0)] == sizes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,10 @@ from torch import nn
 
 from optuna_kd.data import as_image_set
 from optuna_kd.models import checksum
+from optuna_kd.recipe import ProxyConfig, Recipe
 from optuna_kd.runner.progress import SilentReporter
 from optuna_kd.runner.teacher import TeacherError, cache_folder, check_teacher, teacher_file, trained_teacher
+from optuna_kd.training import StudentTraining
 
 Make = Callable[..., Any]
 
@@ -161,3 +164,16 @@ def test_a_better_teacher_passes(make_task: Make, digits: dict[str, Any], right:
     task = make_task(teacher=oracle, val=digits["test"], teacher_layer="convolution")
     oracle.labels = as_image_set(digits["test"]).labels
     assert check_teacher(task) == pytest.approx(right)
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_a_teacher_whose_outputs_are_not_finite_is_refused(make_task: Make, value: float) -> None:
+    """Before anything is learned from it; in a script without a search, at its first answer."""
+    task = make_task(lr=0.01)
+    with torch.no_grad():
+        next(layer for layer in reversed(list(task.teacher.modules())) if isinstance(layer, nn.Linear)).bias[3] = value
+    with pytest.raises(TeacherError, match="The logits of the teacher are not finite; check its weights and norm"):
+        check_teacher(task)
+    training = StudentTraining(task, Recipe.from_string("kl@4*1"), ProxyConfig(epochs=1), seed=0)
+    with pytest.raises(ValueError, match="The logits of the teacher are not finite"):
+        training.train_epoch(0, cycle=(0, 1))

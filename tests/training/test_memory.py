@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import optuna
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 
 from optuna_kd import DistillationObjective, create_study
 from optuna_kd.recipe import ProxyConfig, Recipe
-from optuna_kd.training import ImageClassification, OutOfMemory, StudentTraining
+from optuna_kd.training import ImageClassification, OutOfMemory, StudentTraining, accuracy, store_knowledge
+from optuna_kd.training.evaluation import evaluate
 from optuna_kd.training.memory import is_out_of_memory, memory_guard
 
 PROXY = ProxyConfig(epochs=1)
@@ -49,9 +51,16 @@ def test_what_counts_as_short_memory() -> None:
         MemoryError(),
         RuntimeError(CPU),
         RuntimeError("CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("could not create a primitive"),
+        RuntimeError("could not create a memory object"),
     ):
         assert is_out_of_memory(error)
-    for other in (RuntimeError("shapes differ"), ValueError("out of memory"), KeyError()):
+    for other in (
+        RuntimeError("shapes differ"),
+        RuntimeError("could not create a primitive descriptor for the convolution forward propagation primitive"),
+        ValueError("out of memory"),
+        KeyError(),
+    ):
         assert not is_out_of_memory(other)
     with pytest.raises(OutOfMemory, match="out of memory while testing: MemoryError"), memory_guard("testing"):
         raise MemoryError
@@ -79,6 +88,34 @@ def test_pieces_of_a_batch_train_as_the_whole(
 def test_pieces_of_less_than_eight_images_are_too_small(make_task: Callable[..., ImageClassification]) -> None:
     with pytest.raises(OutOfMemory, match="out of memory with 8 of 32 images at a time"):
         list(training(make_task, 7).run())
+
+
+class GreedyAlways(Greedy):
+    """Takes no more in evaluation mode either."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if len(images) > self.limit:
+            raise RuntimeError("could not create a primitive")
+        return super().forward(images)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_scores_of_pieces_are_those_of_the_whole(
+    make_task: Callable[..., ImageClassification], stored: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whole chunks of validation and test images may be more than a batch of the training."""
+    task = make_task(student=lambda: Greedy(10**6), batch_size=8)
+    knowledge = store_knowledge(task) if stored else None
+    whole, short = Greedy(10**6), GreedyAlways(20)
+    short.load_state_dict(whole.state_dict())
+    assert asdict(evaluate(task, short, knowledge)) == pytest.approx(asdict(evaluate(task, whole, knowledge)), abs=1e-5)
+    for part in ("val", "test"):
+        assert accuracy(task, short, part) == accuracy(task, whole, part)
+    assert max(short.seen) <= 20
+    # Said once for every look, not for every chunk.
+    assert 1 <= len(caplog.records) <= 3 * 5
+    with pytest.raises(OutOfMemory):
+        accuracy(task, GreedyAlways(4), "test")
 
 
 def test_another_error_is_not_hidden(

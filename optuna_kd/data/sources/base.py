@@ -13,6 +13,7 @@ from torch import Tensor
 
 from optuna_kd.data.image_set import ImageSet
 from optuna_kd.data.splits import stratified_subset
+from optuna_kd.data.streaming import StreamingSet
 
 SUBSET_SEED = 0
 """Fixed, so that `max_train` names one subset of a data set and not one for each study."""
@@ -35,9 +36,9 @@ class DataSplits:
     """
 
     name: str
-    train: ImageSet
-    val: ImageSet | None
-    test: ImageSet
+    train: ImageSet | StreamingSet
+    val: ImageSet | StreamingSet | None
+    test: ImageSet | StreamingSet
     class_names: tuple[str, ...]
     augment: str = "auto"
 
@@ -70,7 +71,7 @@ class DataSplits:
         content = ";".join(f"{part}={images.checksum}" for part, images in self.parts().items())
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
-    def parts(self) -> dict[str, ImageSet]:
+    def parts(self) -> dict[str, ImageSet | StreamingSet]:
         """Return the parts there are, by name."""
         parts = {"train": self.train, "val": self.val, "test": self.test}
         return {name: images for name, images in parts.items() if images is not None}

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from optuna_kd.data.decode import ImageFile, decode_files
+from optuna_kd.data.convert import MAX_RESIDENT_BYTES, say_streamed
+from optuna_kd.data.decode import ImageFile, TooLargeError, decode_files
+from optuna_kd.data.image_files import ImageFiles
 from optuna_kd.data.image_set import ImageSet
 from optuna_kd.data.sources.base import DataSource, DataSplits, LoadRequest
+from optuna_kd.data.streaming import StreamingSet
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +29,8 @@ def load_image_folder(
 ) -> DataSplits:
     """Load a folder of images; classes are numbered by their sorted names.
 
-    With ``val/`` and ``test/``, val is the validation part; with one of them, it is the test part.
+    With ``val/`` and ``test/``, val is the validation part; with one of them, it is the test part. Where one of them is
+    too large to hold in memory, all are read image by image when asked for, and that is said.
 
     Args:
         request: What to load; its `folder` holds the parts.
@@ -49,22 +54,28 @@ def load_image_folder(
     for part, listing in listings.items():
         _check_same_classes(folder, classes, part, listing.classes)
     listings["train"] = listings["train"].take(request.choose_train(listings["train"].labels))
+    sets: dict[str, ImageSet | StreamingSet]
+    try:
+        sets = dict(_hold(listings, request))
+    except TooLargeError as error:
+        say_streamed(error.size, MAX_RESIDENT_BYTES)
+        sets = {part: listing.stream(request.image_size) for part, listing in listings.items()}
+    _check_same_sizes(listings, sets)
+    return DataSplits(name, sets["train"], sets.get("val"), sets["test"], classes, augment)
+
+
+def _hold(listings: dict[str, Listing], request: LoadRequest) -> Iterator[tuple[str, ImageSet]]:
     pixels = {
-        part: decode_files(listing.files, image_size=request.image_size, cache_dir=request.cache_dir)
+        part: decode_files(
+            listing.files, image_size=request.image_size, cache_dir=request.cache_dir, limit=MAX_RESIDENT_BYTES
+        )
         for part, listing in listings.items()
     }
     channels = max(images.shape[1] for images in pixels.values())
-    sets = {
-        part: ImageSet(
-            # A part that happens to be all grey joins its colour siblings.
-            torch.from_numpy(images if images.shape[1] == channels else images.repeat(channels, axis=1)),
-            torch.from_numpy(listings[part].labels),
-            classes,
-        )
-        for part, images in pixels.items()
-    }
-    _check_same_sizes(listings, sets)
-    return DataSplits(name, sets["train"], sets.get("val"), sets["test"], classes, augment)
+    for part, images in pixels.items():
+        # A part that happens to be all grey joins its colour siblings.
+        same = torch.from_numpy(images if images.shape[1] == channels else images.repeat(channels, axis=1))
+        yield part, ImageSet(same, torch.from_numpy(listings[part].labels), listings[part].classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +95,11 @@ class Listing:
     def take(self, positions: np.ndarray) -> Listing:
         """Return the files at `positions` only."""
         return Listing(self.classes, [self.files[i] for i in positions.tolist()], self.labels[positions])
+
+    def stream(self, image_size: int | None) -> StreamingSet:
+        """Give the images as a set that reads them when they are asked for."""
+        files = ImageFiles(self.files, self.labels, image_size)
+        return StreamingSet(files, torch.from_numpy(self.labels), self.classes, is_random=False)
 
 
 def list_part(folder: Path) -> Listing:
@@ -157,7 +173,7 @@ def _check_same_classes(folder: Path, classes: tuple[str, ...], part: str, other
         raise ValueError(f"The classes of train/ and {part}/ in {folder} must be the same; {'; '.join(differences)}.")
 
 
-def _check_same_sizes(listings: dict[str, Listing], sets: dict[str, ImageSet]) -> None:
+def _check_same_sizes(listings: dict[str, Listing], sets: Mapping[str, ImageSet | StreamingSet]) -> None:
     _, height, width = sets["train"].shape
     for part, images in sets.items():
         if images.shape != sets["train"].shape:
