@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 cifar = importlib.import_module("small_cifar")
 gpu = importlib.import_module("gpu_search")
+compilation = importlib.import_module("compilation")
 ladder = importlib.import_module("ladder")
 rows = importlib.import_module("ladder_rows")
 ladder_report = importlib.import_module("ladder_report")
@@ -203,3 +204,14 @@ def test_search_goes_on_after_a_piece_was_killed(tmp_path: Path, monkeypatch: py
     states = [trial.state for trial in parts.open().get_trials()]
     assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE, TrialState.COMPLETE]
     assert str(tmp_path) not in out.read_text()
+
+
+def test_compiling_pays_back_where_steps_get_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model, mode: model)
+    found = compilation.compare("resnet8x0.25", 2, "cpu", torch.bfloat16, "default")
+    assert found["plain_ms"] > 0
+    assert found["times_faster"] == pytest.approx(found["plain_ms"] / found["compiled_ms"], rel=0.1)
+    for compiled, after in ((0.05, 200), (0.1, None), (0.0995, None)):
+        steps = iter([(0.1, 0.1), (10 + compiled, compiled)])
+        monkeypatch.setattr(compilation, "measure", lambda *_, steps=steps: next(steps))
+        assert compilation.compare("resnet20", 8, "cpu", torch.float32, "default")["pays_back_after_steps"] == after

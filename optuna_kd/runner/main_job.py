@@ -130,10 +130,11 @@ class MainJob:
             return
         trials = self.study.get_trials(deepcopy=False)
         reasons = Counter(trial.user_attrs[REJECT_REASON] for trial in trials if REJECT_REASON in trial.user_attrs)
-        common = f" The commonest reason: {reasons.most_common(1)[0][0]}." if reasons else ""
+        common = reasons.most_common(1)[0][0] if reasons else ""
+        advice = "fewer workers, or a smaller student" if "out of memory" in common else "a lower learning rate"
         raise ValueError(
-            f"None of the {len(trials)} trials ran to its end; {reasons.total()} were rejected.{common} Try a lower "
-            "learning rate, or more trials."
+            f"None of the {len(trials)} trials ran to its end; {reasons.total()} were rejected."
+            f"{f' The commonest reason: {common}.' if common else ''} Try {advice}, or more trials."
         )
 
     def _best_so_far(self) -> str:
