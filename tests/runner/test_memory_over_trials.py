@@ -41,11 +41,11 @@ def alive() -> tuple[int, int]:
     return sum(issubclass(kind, torch.Tensor) for kind in kinds), sum(issubclass(kind, nn.Module) for kind in kinds)
 
 
-def measure(worker: Worker) -> list[tuple[float, tuple[int, int]]]:
+def measure(worker: Worker, together: int) -> list[tuple[float, tuple[int, int]]]:
     """Run all trials in this process; give its memory, and what is alive, after the early and the late ones."""
     levels = []
-    for order in range(1, LATE + 1):
-        run_trials(worker, None, 1, 1)
+    for order in range(together, LATE + 1, together):
+        run_trials(worker, None, together, together)
         if order in (EARLY, LATE):
             levels.append((resident(), alive()))
     return levels
@@ -53,9 +53,9 @@ def measure(worker: Worker) -> list[tuple[float, tuple[int, int]]]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quiet_optuna")
-@pytest.mark.parametrize("processes", [1, 2])
-def test_memory_returns_to_its_level(task: Task, tmp_path: Path, processes: int) -> None:
-    """In this process, and in one of two worker processes."""
+@pytest.mark.parametrize(("processes", "together"), [(1, 1), (2, 1), (1, 4)])
+def test_memory_returns_to_its_level(task: Task, tmp_path: Path, processes: int, together: int) -> None:
+    """In this process, in one of two worker processes, and of students that are trained as one network."""
     url, file = f"sqlite:///{tmp_path / 'kd.db'}", tmp_path / "knowledge.bin"
     store_knowledge(task).save(file)
     objective = DistillationObjective(task, proxy=ProxyConfig(epochs=1, rungs=(1,)), knowledge=file)
@@ -75,7 +75,7 @@ def test_memory_returns_to_its_level(task: Task, tmp_path: Path, processes: int)
         checkpoints=tmp_path / "checkpoints",
     )
     with Workers(processes, spec, threads=1) as workers:
-        (outcome,) = workers.run([Job("measure", measure)])
+        (outcome,) = workers.run([Job("measure", measure, (together,))])
     assert outcome.error is None
     (early, alive_early), (late, alive_late) = outcome.result
     assert len(study.trials) == LATE
